@@ -1,0 +1,3 @@
+"""voxtal: inverse design of inorganic crystals on clusters."""
+
+__version__ = "0.1.0"

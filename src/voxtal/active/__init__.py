@@ -1,0 +1,1 @@
+"""Rounds: what to label next, and what to train on then."""

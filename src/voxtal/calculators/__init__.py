@@ -1,0 +1,1 @@
+"""One interface from a structure to a labelled result."""

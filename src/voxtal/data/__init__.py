@@ -1,0 +1,1 @@
+"""Voxel data sets on disk and in batches."""

@@ -1,0 +1,16 @@
+"""The exceptions that the command line turns into exit codes."""
+
+from __future__ import annotations
+
+EXIT_DONE = 0
+EXIT_FAILED = 1
+EXIT_USAGE = 2
+EXIT_RESUMABLE = 75
+
+
+class UserError(Exception):
+    """Wrong use or wrong input; the message says what, where and what to do. Exit code 2."""
+
+
+class Interrupted(Exception):
+    """Stopped early on a signal with everything done so far on disk. Exit code 75."""

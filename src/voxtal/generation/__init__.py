@@ -1,0 +1,1 @@
+"""From latent graphs to structures."""

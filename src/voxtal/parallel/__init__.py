@@ -1,0 +1,1 @@
+"""How work is spread over processes; the only place that knows MPI."""

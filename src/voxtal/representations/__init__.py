@@ -1,0 +1,1 @@
+"""Structures to arrays and back: pure functions, float32."""

@@ -1,0 +1,1 @@
+"""Which generated structures count: uniqueness, novelty, metrics, hull."""

@@ -1,0 +1,1 @@
+"""Structures in, structures kept: importers, filters, prototypes, validity, matching."""

@@ -1,0 +1,7 @@
+"""Constants shared by the representations. Lengths in angstrom, energies in eV."""
+
+MIN_DISTANCE_ANGSTROM = 0.5
+"""Shortest interatomic distance of a valid structure (CCDCGAN and ICSG3D alike)."""
+
+MIN_VOLUME_ANGSTROM3 = 0.1
+"""Smallest cell volume of a valid structure (CDVAE's structural validity)."""

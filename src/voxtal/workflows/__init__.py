@@ -1,0 +1,1 @@
+"""How calculations are run."""
