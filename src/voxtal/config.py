@@ -7,6 +7,7 @@ Unknown keys are refused, with the nearest right one.
 from __future__ import annotations
 
 import difflib
+import json
 import tomllib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -28,10 +29,12 @@ class StructuresConfig(_Section):
 
     source: str = "hypothetical"
     """``hypothetical`` (prototypes filled with the system's elements) or a path that ``voxtal import`` takes."""
-    max_atoms: int = Field(20, ge=1, le=118)
-    max_length_angstrom: float = Field(10.0, gt=0)
-    heldout_fraction: float = Field(0.1, ge=0, lt=1)
+    max_atoms: int = Field(default=20, ge=1, le=118)
+    max_length_angstrom: float = Field(default=10.0, gt=0)
+    heldout_fraction: float = Field(default=0.1, ge=0, lt=1)
     """Share of structures that no model trains on; reproduction is reported for them apart."""
+    max_formation_energy_ev_per_atom: float = 1.0
+    """Structures that stay higher than this after their short relaxation are not trained on."""
     withhold: tuple[str, ...] = ()
     """Phases kept out of training to see whether they are found again: ``"Co2Hf 227"``, formula and
     international space group number."""
@@ -45,12 +48,12 @@ class VoxelsConfig(_Section):
     sites_sigma_angstrom: float = Field(gt=0)
     lattice_grid: int = Field(ge=8, le=256)
     lattice_sigma_angstrom: float = Field(gt=0)
-    cutoff: float = Field(0.02, gt=0, lt=1)
+    cutoff: float = Field(default=0.02, gt=0, lt=1)
     """Contributions of an atom below this are zero."""
     placement: Literal["compact", "paper"]
     """``paper``: one cell's atoms as listed. ``compact``: Niggli cell, atoms as nearest images about the one
     that leaves the smallest extent, so that none reaches out of the box."""
-    structures_per_shard: int = Field(512, ge=1)
+    structures_per_shard: int = Field(default=512, ge=1)
 
 
 class ModelConfig(_Section):
@@ -70,17 +73,17 @@ class AutoencoderConfig(ModelConfig):
 class GANConfig(ModelConfig):
     noise: int = Field(ge=1)
     """Length of the generator's Gaussian input."""
-    energy_weight: float = Field(0.1, ge=0)
+    energy_weight: float = Field(default=0.1, ge=0)
     """omega of eq. 2: weight of exp(E_f) in the generator's loss."""
 
 
 class TrainConfig(_Section):
     precision: Literal["float32", "bf16"]
     device: str = "auto"
-    checkpoint_every_steps: int = Field(200, ge=1)
+    checkpoint_every_steps: int = Field(default=200, ge=1)
     warm_start: bool = True
     """Start a round's autoencoders from the previous round's best ones."""
-    warm_start_fraction: float = Field(0.5, gt=0, le=1)
+    warm_start_fraction: float = Field(default=0.5, gt=0, le=1)
     """Share of ``steps`` that a warm-started model trains for."""
     lattice_ae: AutoencoderConfig
     sites_ae: AutoencoderConfig
@@ -89,25 +92,25 @@ class TrainConfig(_Section):
 
 
 class GenerateConfig(_Section):
-    n: int = Field(500, ge=1)
+    n: int = Field(default=500, ge=1)
     """Attempts per round."""
 
 
 class ScreenConfig(_Section):
-    select: int = Field(20, ge=1)
+    select: int = Field(default=20, ge=1)
     """Candidates handed to the calculator per round."""
-    diversity: float = Field(0.5, ge=0, le=1)
+    diversity: float = Field(default=0.5, ge=0, le=1)
     """0: select by predicted formation energy alone; 1: by distance in latent space alone."""
 
 
 class RelaxConfig(_Section):
     calculator: str = "chgnet"
-    label_max_steps: int = Field(12, ge=0)
+    label_max_steps: int = Field(default=12, ge=0)
     """Optimizer steps for round 0's training structures."""
-    candidate_max_steps: int = Field(60, ge=0)
+    candidate_max_steps: int = Field(default=60, ge=0)
     """Optimizer steps for candidates, elements and withheld phases."""
-    fmax_ev_per_angstrom: float = Field(0.1, gt=0)
-    workers: int = Field(0, ge=0)
+    fmax_ev_per_angstrom: float = Field(default=0.1, gt=0)
+    workers: int = Field(default=0, ge=0)
     """Processes; 0 means one per core."""
 
 
@@ -190,7 +193,7 @@ def load_config(path: Path, overrides: Iterable[str] = ()) -> Config:
             f"No configuration at {path}. Work in a run directory that holds {CONFIG_NAME}, or name one with --run DIR."
         )
     try:
-        tree = tomllib.loads(path.read_text())
+        tree = tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UserError(f"{path} is not valid TOML: {error}") from None
     return build_config(tree, overrides, origin=str(path))
@@ -200,7 +203,7 @@ def build_config(tree: Mapping[str, Any], overrides: Iterable[str] = (), origin:
     """Merge preset, file tree and overrides into a validated :class:`Config`."""
     merged_file = _merge(tree, _parse_overrides(overrides))
     preset = merged_file.get("preset", "laptop")
-    if preset not in PRESETS:
+    if str(preset) not in PRESETS:
         raise UserError(f"{origin}: preset = {preset!r} is unknown; presets are {', '.join(sorted(PRESETS))}.")
     try:
         return Config.model_validate(_merge(PRESETS[preset], merged_file))
@@ -210,7 +213,7 @@ def build_config(tree: Mapping[str, Any], overrides: Iterable[str] = (), origin:
 
 def write_config(path: Path, tree: Mapping[str, Any]) -> None:
     """Write a (two- or three-level) tree of plain values as TOML."""
-    path.write_text(_to_toml(tree))
+    path.write_text(_to_toml(tree), encoding="utf-8")
 
 
 def _merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
@@ -294,6 +297,5 @@ def _toml_value(value: Any) -> str:
     if isinstance(value, (list, tuple)):
         return "[" + ", ".join(_toml_value(v) for v in value) + "]"
     if isinstance(value, str):
-        escaped = value.replace("\\", "\\\\").replace('"', '\\"')
-        return f'"{escaped}"'
+        return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
     return repr(value)

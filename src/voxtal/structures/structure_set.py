@@ -77,7 +77,7 @@ class StructureSet:
         from pymatgen.core import Lattice, Structure
 
         numbers, frac_coords, cell = self.arrays(i)
-        return Structure(Lattice(cell), [int(z) for z in numbers], frac_coords)
+        return Structure(Lattice(cell), numbers.tolist(), frac_coords)
 
     def subset(self, indices: Sequence[int] | np.ndarray) -> StructureSet:
         """The structures at ``indices``, in that order."""
@@ -170,13 +170,11 @@ class StructureSet:
             for name, column in self.properties.items():
                 file[f"properties/{name}"] = column
             for name, text in self.provenance.items():
-                file.create_dataset(
-                    f"provenance/{name}", data=text.astype(object), dtype=h5py.string_dtype()
-                )
+                file.create_dataset(f"provenance/{name}", data=text.astype(object), dtype=h5py.string_dtype())
 
     @classmethod
-    def read(cls, path: Path) -> StructureSet:
-        """Read a set.
+    def read(cls, path: Path, start: int = 0, stop: int | None = None) -> StructureSet:
+        """Read a set, or only its rows ``start`` to ``stop``.
 
         Raises
         ------
@@ -191,14 +189,17 @@ class StructureSet:
                     raise UserError(
                         f"{path} is not a voxtal structure set ({SCHEMA}); its schema is {file.attrs.get('schema')!r}."
                     )
+                rows = slice(start, len(file["cells"]) if stop is None else stop)
+                offsets = file["offsets"][rows.start : rows.stop + 1]
+                atoms = slice(offsets[0], offsets[-1])
                 return cls(
-                    ids=_text(file["ids"].asstr()[:]),
-                    offsets=file["offsets"][:],
-                    numbers=file["numbers"][:],
-                    frac_coords=file["frac_coords"][:],
-                    cells=file["cells"][:],
-                    properties={k: v[:] for k, v in file.get("properties", {}).items()},
-                    provenance={k: _text(v.asstr()[:]) for k, v in file.get("provenance", {}).items()},
+                    ids=_text(file["ids"].asstr()[rows]),
+                    offsets=offsets - offsets[0],
+                    numbers=file["numbers"][atoms],
+                    frac_coords=file["frac_coords"][atoms],
+                    cells=file["cells"][rows],
+                    properties={k: v[rows] for k, v in file.get("properties", {}).items()},
+                    provenance={k: _text(v.asstr()[rows]) for k, v in file.get("provenance", {}).items()},
                 )
         except (OSError, KeyError) as error:
             raise UserError(f"{path} cannot be read as a structure set: {error}.") from None

@@ -1,0 +1,288 @@
+"""A round as a restartable sequence of stages; each reads earlier files and leaves its own whole.
+
+structures -> voxelize -> autoencoders -> encode -> constraint -> ccdcgan -> generate -> screen -> relax -> hull
+-> augment (the next round's structures). A stage that is done finds so by itself, so running a round again
+after any kind of stop carries on where it stopped.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from voxtal.active.acquisition import select_candidates
+from voxtal.active.bootstrap import bootstrap, relax_settings, withheld_path
+from voxtal.calculators.registry import get_calculator
+from voxtal.data.dataset import VoxelDataset
+from voxtal.errors import UserError
+from voxtal.generation.stage import ATTEMPT, PREDICTED, generate, graphs_of_attempts
+from voxtal.ledger import Ledger
+from voxtal.parallel.launch import mpirun, run_ranks
+from voxtal.runs import RoundPaths, Run, read_json, write_json
+from voxtal.screening.evaluate import evaluate_models, funnel, judge_candidates, write_candidates
+from voxtal.screening.hull import build_hull
+from voxtal.screening.metrics import relaxation
+from voxtal.structures.matching import STRICT, Matcher, find_known
+from voxtal.structures.structure_set import (
+    E_ABOVE_HULL,
+    FORMATION_ENERGY,
+    SOURCE,
+    SPLIT,
+    StructureSet,
+)
+from voxtal.training.stages import encode_graphs, train_model
+from voxtal.workflows.labels import hull_entries
+from voxtal.workflows.local import available_cores
+from voxtal.workflows.relaxation import FORMATION_ENERGY_BEFORE, relax_set
+
+Progress = Callable[[str, int], AbstractContextManager[Callable[..., None]]]
+Say = Callable[[str], None]
+
+
+def next_round(run: Run) -> RoundPaths:
+    """The round to run: the first one without a summary."""
+    return next((paths for paths in run.rounds() if not paths.summary.is_file()), run.round(len(run.rounds())))
+
+
+def run_round(run: Run, paths: RoundPaths, progress: Progress, say: Say) -> dict[str, Any]:
+    """Run every stage of a round that is not done yet and write its ``summary.json``, which is returned.
+
+    Raises
+    ------
+    UserError
+        Wrong configuration or input.
+    Interrupted
+        A stop signal came; the same call carries on.
+    """
+    stages: list[tuple[str, Callable[[], Any]]] = [
+        ("structures", lambda: _structures(run, paths, progress, say)),
+        ("voxelize", lambda: _voxelize(run, paths, say)),
+        ("train lattice-ae", lambda: train_model(run, paths, "lattice-ae", progress)),
+        ("train sites-ae", lambda: train_model(run, paths, "sites-ae", progress)),
+        ("encode", lambda: encode_graphs(run, paths)),
+        ("train constraint", lambda: train_model(run, paths, "constraint", progress)),
+        ("train ccdcgan", lambda: train_model(run, paths, "ccdcgan", progress)),
+        ("generate", lambda: generate(run, paths, run.config.generate.n, None, progress)),
+        ("screen", lambda: screen(run, paths, progress, say)),
+        ("relax", lambda: relax_selected(run, paths, progress)),
+        ("hull", lambda: write_hull(run, paths)),
+        ("augment", lambda: augment(run, paths)),
+    ]
+    clock = _StageClock(paths.root / "stages.json")
+    for number, (name, stage) in enumerate(stages, 1):
+        say(f"round {paths.index}, {number}/{len(stages)}: {name}")
+        clock.run(name, stage)
+    summary = summarize(run, paths, clock.seconds)
+    write_json(paths.summary, summary)
+    return summary
+
+
+class _StageClock:
+    """Seconds spent in each stage, over all starts of the round."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.seconds: dict[str, float] = read_json(path) if path.is_file() else {}
+
+    def run(self, name: str, stage: Callable[[], Any]) -> None:
+        began = time.monotonic()
+        try:
+            stage()
+        finally:
+            self.seconds[name] = round(self.seconds.get(name, 0.0) + time.monotonic() - began, 2)
+            write_json(self.path, self.seconds)
+
+
+def _structures(run: Run, paths: RoundPaths, progress: Progress, say: Say) -> None:
+    if paths.structures.is_file():
+        return
+    if paths.index > 0:
+        raise UserError(f"{paths.structures} is missing; delete {paths.root} and run the round before it again.")
+    counts = bootstrap(run, paths, progress)
+    say("structures: " + ", ".join(f"{n} {what}" for what, n in counts.items()))
+
+
+def _voxelize(run: Run, paths: RoundPaths, say: Say) -> None:
+    """Under mpirun with one rank per core where there is an mpirun, else in this process alone."""
+    if (paths.voxels / "index.h5").is_file():
+        VoxelDataset(paths.voxels, run.config.voxels)
+        return
+    command = [str(Path(sys.executable).with_name("voxelize")), str(paths.structures), "-o", str(paths.voxels)]
+    command += ["--run", str(run.root)]
+    for key, value in run.config.voxels.model_dump().items():
+        command += ["--set", f"voxels.{key}={value}"]
+    if mpirun() is None or "SLURM_STEP_ID" in os.environ or "OMPI_COMM_WORLD_RANK" in os.environ:
+        from voxtal.data.voxelize import voxelize
+        from voxtal.parallel.communicator import SerialCommunicator
+
+        say("no mpirun here: voxelizing on one rank")
+        voxelize(paths.structures, paths.voxels, run.config.voxels, SerialCommunicator())
+    else:
+        run_ranks(command, available_cores())
+
+
+def screen(run: Run, paths: RoundPaths, progress: Progress, say: Say) -> dict[str, Any]:
+    """Judge models and attempts and choose what to label: ``candidates.csv``, ``selected.h5``, ``evaluation.json``."""
+    if paths.evaluation.is_file() and selected_path(paths).is_file():
+        return read_json(paths.evaluation)
+    evaluation = evaluate_models(run, paths, progress)
+    candidates = StructureSet.read(paths.candidates)
+    rows, passed = judge_candidates(candidates, StructureSet.read(paths.structures), progress)
+    attempts = candidates.properties[ATTEMPT][passed].astype(np.int64)
+    features = graphs_of_attempts(run, paths, attempts).reshape(len(passed), -1)
+    config = run.config.screen
+    energies = candidates.properties[PREDICTED][passed]
+    chosen = passed[select_candidates(energies, features, config.select, config.diversity)]
+    for i in chosen:
+        rows[i]["outcome"] = "selected"
+    evaluation |= funnel(rows)
+    write_candidates(paths.screen / "candidates.csv", rows)
+    candidates.subset(chosen).write(selected_path(paths))
+    with Ledger(run.ledger) as ledger:
+        ledger.record_candidates(
+            {
+                "id": row["id"],
+                "round": paths.index,
+                "seed": run.config.seed,
+                "model": "ccdcgan",
+                "formula": row["formula"],
+                "outcome": row["outcome"],
+                "reason": row["reason"] or row["matches"],
+                "predicted_formation_energy": row["predicted_formation_energy_ev_per_atom"],
+            }
+            for row in rows
+        )
+    write_json(paths.evaluation, evaluation)
+    return evaluation
+
+
+def selected_path(paths: RoundPaths) -> Path:
+    """The candidates that are handed to the calculator."""
+    return paths.screen / "selected.h5"
+
+
+def relaxed_path(paths: RoundPaths) -> Path:
+    """The candidates that came back, relaxed and labelled."""
+    return paths.relax / "relaxed.h5"
+
+
+def relax_selected(run: Run, paths: RoundPaths, progress: Progress) -> None:
+    """Relax and label the selected candidates."""
+    if relaxed_path(paths).is_file():
+        return
+    config = run.config.relax
+    selected = StructureSet.read(selected_path(paths))
+    relaxed = relax_set(
+        selected,
+        config.calculator,
+        relax_settings(run, config.candidate_max_steps),
+        run.ledger,
+        "candidate",
+        round=paths.index,
+        workers=config.workers,
+        folder=paths.relax,
+        progress=progress,
+    )
+    relaxed.write(relaxed_path(paths))
+
+
+def write_hull(run: Run, paths: RoundPaths) -> dict[str, Any] | None:
+    """``hull.json`` and its figure from every label up to this round; None for a run over many systems."""
+    from voxtal.reports.hull_figure import DRAWABLE_ELEMENTS, hull_figure
+
+    if run.config.system is None:
+        return None
+    elements = run.config.system.split("-")
+    method = get_calculator(run.config.relax.calculator).method.fingerprint
+    with Ledger(run.ledger) as ledger:
+        hull = build_hull(hull_entries(ledger, method, elements, paths.index), run.config.system, method)
+    write_json(paths.hull, hull)
+    if len(elements) in DRAWABLE_ELEMENTS:
+        for suffix in (".png", ".svg"):
+            hull_figure(hull, paths.hull.with_suffix(suffix))
+    return hull
+
+
+def augment(run: Run, paths: RoundPaths) -> None:
+    """Write the next round's structures: this round's and the labelled candidates."""
+    target = run.round(paths.index + 1).structures
+    if target.is_file():
+        return
+    structures, relaxed = StructureSet.read(paths.structures), StructureSet.read(relaxed_path(paths))
+    low = relaxed.properties[FORMATION_ENERGY] <= run.config.structures.max_formation_energy_ev_per_atom
+    labelled = relaxed.subset(np.flatnonzero(low))
+    labelled = labelled.with_columns(
+        provenance={SPLIT: ["train"] * len(labelled), SOURCE: [f"round {paths.index}"] * len(labelled)}
+    )
+    StructureSet.concatenate([structures, labelled]).write(target)
+
+
+def summarize(run: Run, paths: RoundPaths, seconds: dict[str, float]) -> dict[str, Any]:
+    """The round's figures, flat, with their denominators."""
+    structures = StructureSet.read(paths.structures)
+    evaluation = read_json(paths.evaluation)
+    relaxed = StructureSet.read(relaxed_path(paths))
+    hull = read_json(paths.hull) if paths.hull.is_file() else {"entries": []}
+    above = {entry["id"]: entry["e_above_known_hull_ev_per_atom"] for entry in hull["entries"]}
+    e_above_hull = np.array([above.get(str(id_), np.nan) for id_ in relaxed.ids])
+    relaxed = relaxed.with_columns(properties={E_ABOVE_HULL: e_above_hull})
+    counts = evaluation["funnel"]
+    split = structures.provenance.get(SPLIT, np.full(len(structures), "train"))
+    return {
+        "round": paths.index,
+        "n_training": int(np.sum(split == "train")),
+        "n_heldout": int(np.sum(split == "heldout")),
+        "reproduction_ratio_strict": evaluation["reproduction"]["train"]["strict"],
+        "reproduction_ratio_cdvae": evaluation["reproduction"]["train"]["cdvae"],
+        "heldout_reproduction_ratio_strict": evaluation["reproduction"]["heldout"]["strict"],
+        "heldout_reproduction_ratio_cdvae": evaluation["reproduction"]["heldout"]["cdvae"],
+        "constraint_mae_heldout_ev_per_atom": evaluation["constraint"]["heldout"]["mae"],
+        "constraint_r2_heldout": evaluation["constraint"]["heldout"]["r2"],
+        "n_attempts": counts["attempts"],
+        "n_valid": counts["valid"],
+        "n_unique": counts["unique"],
+        "n_novel": counts["novel"],
+        "n_selected": counts["selected"],
+        **relaxation(
+            relaxed.properties[FORMATION_ENERGY],
+            relaxed.properties[FORMATION_ENERGY_BEFORE],
+            e_above_hull,
+        ),
+        "rediscovered": rediscovered(run, paths),
+        "wall_seconds": round(sum(seconds.values()), 1),
+        "stages": seconds,
+    }
+
+
+def rediscovered(run: Run, paths: RoundPaths) -> list[dict[str, Any]]:
+    """For each withheld phase, whether an attempt of this round is it, as generated or after relaxation.
+
+    Where several withheld structures have the phase's formula and space group, the lowest in energy is meant.
+    """
+    from voxtal.structures.phases import matches_phase
+
+    path = withheld_path(run.round(0))
+    if not run.config.structures.withhold or not path.is_file():
+        return []
+    withheld = StructureSet.read(path)
+    candidates, relaxed = StructureSet.read(paths.candidates), StructureSet.read(relaxed_path(paths))
+    generated = [candidates.structure(int(i)) for i in np.flatnonzero(candidates.provenance["reason"] == "")]
+    matcher = Matcher(STRICT)
+    out = []
+    for phase in run.config.structures.withhold:
+        rows = [i for i in range(len(withheld)) if matches_phase(withheld.structure(i), phase)]
+        rows.sort(key=lambda i: withheld.properties[FORMATION_ENERGY][i])
+        references = [withheld.structure(i) for i in rows[:1]]
+        found = [
+            any(match is not None for match in find_known(structures, references, matcher))
+            for structures in (generated, list(relaxed))
+        ]
+        out.append({"phase": phase, "known": bool(references), "generated": found[0], "relaxed": found[1]})
+    return out

@@ -1,0 +1,144 @@
+"""``voxelize`` and ``voxtal voxelize``: structures to voxels, under mpirun or alone."""
+
+from __future__ import annotations
+
+import os
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from voxtal.cli.common import RunOption, SetOption, duration, open_run, print_table, progress, run_command
+from voxtal.errors import EXIT_FAILED, EXIT_RESUMABLE, EXIT_USAGE, Interrupted, UserError
+
+if TYPE_CHECKING:
+    from voxtal.config import VoxelsConfig
+    from voxtal.data.voxelize import VoxelizeCounts
+    from voxtal.runs import Run
+
+
+def voxelize(
+    source: Annotated[
+        Path | None,
+        typer.Argument(
+            metavar="[CONFIG.toml | STRUCTURES.h5 | RUN]",
+            help="What to voxelize; the newest round of the run directory if not given.",
+            show_default=False,
+        ),
+    ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", metavar="DIR", help="Folder to write; voxels/ beside the structures."),
+    ] = None,
+    run: RunOption = Path("."),
+    set_: SetOption = None,
+    force: Annotated[
+        bool, typer.Option("--force", help="Replace voxels made from other structures or settings.")
+    ] = False,
+) -> None:
+    """Turn a set of structures into sites and lattice voxels, on as many ranks as mpirun starts.
+
+    Example: mpirun -n 256 voxelize --run runs/co-hf
+
+    Example: voxelize structures.h5 -o voxels --set voxels.sites_grid=64
+
+    Run it again after a kill: finished shards are kept. Any number of ranks writes the same files.
+    """
+    from voxtal.data.voxelize import voxelize as voxelize_set
+    from voxtal.parallel.communicator import on_root, report_crash, world
+
+    communicator = world()
+    try:
+        plan = on_root(communicator, lambda: _plan(source, output, run, set_ or []))
+        counts = voxelize_set(plan.structures, plan.folder, plan.settings, communicator, progress, force)
+        on_root(communicator, lambda: _conclude(plan, counts, communicator.size))
+    except (UserError, Interrupted, OSError) as error:
+        if communicator.rank == 0:
+            raise
+        raise typer.Exit(_exit_code(error)) from None  # every rank has the error; rank 0 tells it
+    except Exception:
+        if communicator.size == 1:
+            raise
+        report_crash(communicator)
+        communicator.abort(EXIT_FAILED)
+
+
+def main() -> None:
+    """Entry point of ``voxelize``."""
+    from voxtal.parallel.communicator import launcher_rank
+
+    if launcher_rank() > 0:  # wrong options are wrong on every rank; a crash is written to the real stderr
+        sys.stdout = sys.stderr = open(os.devnull, "w")  # noqa: SIM115
+    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
+    app.command("voxelize")(voxelize)
+    sys.exit(run_command(lambda: app()))
+
+
+def _exit_code(error: Exception) -> int:
+    if isinstance(error, UserError):
+        return EXIT_USAGE
+    return EXIT_RESUMABLE if isinstance(error, Interrupted) else EXIT_FAILED
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """What to read, where to write and with which settings."""
+
+    structures: Path
+    folder: Path
+    settings: VoxelsConfig
+    run: Run | None
+
+
+def _plan(source: Path | None, output: Path | None, run: Path, overrides: list[str]) -> _Plan:
+    from voxtal.config import CONFIG_NAME, build_config, load_config
+    from voxtal.runs import Run
+
+    if source is not None and not source.exists():
+        raise UserError(f"There is no {source}; give a {CONFIG_NAME}, a structure set or a run directory.")
+    if source is not None and source.is_file() and source.suffix != ".toml":
+        here = run / CONFIG_NAME
+        config = load_config(here, overrides) if here.is_file() else build_config({}, overrides)
+        return _Plan(source, output or source.parent / "voxels", config.voxels, None)
+    if source is not None and source.is_file():
+        opened = Run(source.parent, load_config(source, overrides))
+    else:
+        opened = open_run(source or run, overrides)
+    paths = opened.latest_round()
+    return _Plan(paths.structures, output or paths.voxels, opened.config.voxels, opened)
+
+
+def _conclude(plan: _Plan, counts: VoxelizeCounts, ranks: int) -> None:
+    """Print what there is now and, in a run directory, note it in the manifest."""
+    from voxtal.runs import append_manifest, sha256_of
+
+    megabytes = f"{counts.bytes / 1e6:.1f} MB"
+    bad = [(f"no voxels: {reason}", rows) for reason, rows in sorted(counts.bad.items())]
+    print_table(
+        f"Voxels in {plan.folder}",
+        ("", "number"),
+        [
+            ("rows of the structure set", counts.rows),
+            ("structures with voxels", counts.structures),
+            *bad,
+            ("sites images", counts.images),
+            ("shards", counts.shards),
+        ],
+    )
+    if counts.rows_made:
+        rate = counts.rows_made / max(counts.seconds, 1e-9)
+        where = f"{ranks} ranks" if ranks > 1 else "one rank"
+        took = f"{counts.rows_made} rows in {duration(counts.seconds)} on {where}"
+        print(f"{megabytes}; {took}, {rate:.0f} structures/s")
+    else:
+        print(f"{megabytes}; every shard was there already")
+    if plan.run is not None:
+        append_manifest(
+            plan.run,
+            "voxelize",
+            world_size=ranks,
+            inputs={str(plan.structures): sha256_of(plan.structures)},
+            outputs=str(plan.folder),
+        )

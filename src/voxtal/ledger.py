@@ -1,0 +1,337 @@
+"""The ledger of a run: every calculation and every candidate, failed ones too, in one SQLite file.
+
+It is the truth for restarts: a calculation is claimed before it starts and finished once, and the same
+calculation (structure, method, settings) is never run twice.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import platform
+import sqlite3
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from voxtal.errors import UserError
+
+SCHEMA_VERSION = 1
+APPLICATION_ID = 0x766F7874  # "voxt": tells our file from any other SQLite file
+
+BEAT_SECONDS = 30.0
+"""How often an owner at work should call :meth:`Ledger.beat`."""
+DEAD_AFTER_SECONDS = 600.0
+"""A claim from another host that has not beaten for so long is free again (clocks may differ by minutes)."""
+
+_TABLES = """
+CREATE TABLE calculations (
+    key TEXT PRIMARY KEY, id TEXT NOT NULL, purpose TEXT NOT NULL, round INTEGER NOT NULL,
+    method TEXT NOT NULL, settings TEXT NOT NULL, status TEXT NOT NULL, reason TEXT NOT NULL DEFAULT '',
+    initial TEXT NOT NULL, relaxed TEXT, energy_per_atom REAL, energy_per_atom_before REAL,
+    steps INTEGER, wall_seconds REAL, owner TEXT NOT NULL, started REAL NOT NULL, heartbeat REAL NOT NULL,
+    finished REAL, attempts INTEGER NOT NULL DEFAULT 1
+);
+CREATE INDEX calculations_by_purpose ON calculations (purpose, status, method);
+CREATE TABLE candidates (
+    id TEXT PRIMARY KEY, round INTEGER NOT NULL, seed INTEGER, model TEXT, formula TEXT,
+    outcome TEXT NOT NULL, reason TEXT NOT NULL DEFAULT '', predicted_formation_energy REAL
+);
+"""
+
+CANDIDATE_COLUMNS = (
+    "id",
+    "round",
+    "seed",
+    "model",
+    "formula",
+    "outcome",
+    "reason",
+    "predicted_formation_energy",
+)
+
+ClaimAnswer = Literal["ours", "finished", "taken"]
+
+
+@dataclass(frozen=True)
+class Calculation:
+    """What is to be calculated, in plain values.
+
+    ``initial`` is the structure as compact JSON text and ``settings`` the calculator's settings as JSON text,
+    both written the same way every time, for they make the key.
+    """
+
+    id: str
+    purpose: str
+    round: int
+    method: str
+    settings: str
+    initial: str
+
+    @property
+    def key(self) -> str:
+        """Hash of structure, method and settings."""
+        return hashlib.sha256("\n".join((self.initial, self.method, self.settings)).encode()).hexdigest()
+
+
+class Ledger:
+    """One run's ledger; made where there is none.
+
+    Parameters
+    ----------
+    path : Path
+        The SQLite file.
+
+    Raises
+    ------
+    UserError
+        The file is no database, no ledger, or of another version.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self.owner = _this_process()
+        self._connection = sqlite3.connect(path, timeout=60.0, isolation_level=None)
+        self._connection.row_factory = sqlite3.Row
+        try:
+            self._open()
+        except sqlite3.DatabaseError as error:
+            self.close()
+            if isinstance(error, sqlite3.OperationalError):
+                raise
+            raise UserError(
+                f"{path} is not a voxtal ledger ({error}); move it away and run the command again."
+            ) from None
+        except UserError:
+            self.close()
+            raise
+
+    def _open(self) -> None:
+        # A rollback journal, not WAL: WAL keeps its index in memory shared through mmap, which does not
+        # exist between the nodes of NFS, Lustre or GPFS. TRUNCATE spares the directory update of DELETE.
+        self._connection.execute("PRAGMA journal_mode = TRUNCATE")
+        self._connection.execute("PRAGMA synchronous = FULL")
+        with self._transaction() as connection:
+            version = connection.execute("PRAGMA user_version").fetchone()[0]
+            application = connection.execute("PRAGMA application_id").fetchone()[0]
+            empty = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0] == 0
+            if version == 0 and empty:
+                for statement in _TABLES.split(";"):
+                    connection.execute(statement)
+                connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+                connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+            elif application != APPLICATION_ID:
+                raise UserError(f"{self.path} is an SQLite file of something else, not a voxtal ledger.")
+            elif version != SCHEMA_VERSION:
+                raise UserError(
+                    f"{self.path} is a ledger of version {version}; this voxtal reads version "
+                    f"{SCHEMA_VERSION}. Use the voxtal that made it, or start a new run directory."
+                )
+
+    def __enter__(self) -> Ledger:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self._connection.close()
+
+    def claim(self, calculation: Calculation) -> ClaimAnswer:
+        """Take a calculation for this process.
+
+        Returns
+        -------
+        ``"ours"``
+            Run it now and :meth:`finish` it. A claim of a dead process is taken over.
+        ``"finished"``
+            It has a result already, maybe a failure.
+        ``"taken"``
+            Another process that is alive runs it.
+        """
+        now = time.time()
+        with self._transaction() as connection:
+            row = connection.execute(
+                "SELECT status, owner, heartbeat FROM calculations WHERE key = ?", (calculation.key,)
+            ).fetchone()
+            if row is None:
+                connection.execute(
+                    "INSERT INTO calculations (key, id, purpose, round, method, settings, status, initial,"
+                    " owner, started, heartbeat) VALUES (?, ?, ?, ?, ?, ?, 'running', ?, ?, ?, ?)",
+                    (
+                        calculation.key,
+                        calculation.id,
+                        calculation.purpose,
+                        calculation.round,
+                        calculation.method,
+                        calculation.settings,
+                        calculation.initial,
+                        self.owner,
+                        now,
+                        now,
+                    ),
+                )
+                return "ours"
+            if row["status"] != "running":
+                return "finished"
+            if row["owner"] != self.owner and _is_alive(row["owner"], row["heartbeat"], now):
+                return "taken"
+            connection.execute(
+                "UPDATE calculations SET owner = ?, started = ?, heartbeat = ?, attempts = attempts + 1 WHERE key = ?",
+                (self.owner, now, now, calculation.key),
+            )
+            return "ours"
+
+    def finish(
+        self,
+        key: str,
+        *,
+        status: str,
+        reason: str = "",
+        relaxed: str | None = None,
+        energy_per_atom: float | None = None,
+        energy_per_atom_before: float | None = None,
+        steps: int = 0,
+        wall_seconds: float = 0.0,
+    ) -> None:
+        """Record the outcome of a claimed calculation; a finished one is never overwritten."""
+        with self._transaction() as connection:
+            connection.execute(
+                "UPDATE calculations SET status = ?, reason = ?, relaxed = ?, energy_per_atom = ?,"
+                " energy_per_atom_before = ?, steps = ?, wall_seconds = ?, finished = ?"
+                " WHERE key = ? AND status = 'running'",
+                (
+                    status,
+                    reason,
+                    relaxed,
+                    energy_per_atom,
+                    energy_per_atom_before,
+                    steps,
+                    wall_seconds,
+                    time.time(),
+                    key,
+                ),
+            )
+
+    def release(self) -> None:
+        """Give back what this process has claimed and not finished; the next start runs it."""
+        with self._transaction() as connection:
+            connection.execute("DELETE FROM calculations WHERE status = 'running' AND owner = ?", (self.owner,))
+
+    def beat(self) -> None:
+        """Tell other hosts that this process is alive."""
+        with self._transaction() as connection:
+            connection.execute(
+                "UPDATE calculations SET heartbeat = ? WHERE status = 'running' AND owner = ?",
+                (time.time(), self.owner),
+            )
+
+    def result(self, key: str) -> dict[str, Any] | None:
+        """The finished row of a calculation, or None where it is unknown or running."""
+        row = self._connection.execute(
+            "SELECT * FROM calculations WHERE key = ? AND status != 'running'", (key,)
+        ).fetchone()
+        return dict(row) if row else None
+
+    def calculations(self, method: str | None = None, up_to_round: int | None = None) -> list[dict[str, Any]]:
+        """Finished rows, failures too, in the order in which they were started."""
+        rows = self._connection.execute(
+            "SELECT * FROM calculations WHERE status != 'running' AND (?1 IS NULL OR method = ?1)"
+            " AND (?2 IS NULL OR round <= ?2) ORDER BY rowid",
+            (method, up_to_round),
+        )
+        return [dict(row) for row in rows]
+
+    def counts(self, round: int | None = None) -> dict[tuple[str, str], int]:
+        """Number of calculations by ``(purpose, status)``, of one round or of all."""
+        rows = self._connection.execute(
+            "SELECT purpose, status, count(*) FROM calculations WHERE ?1 IS NULL OR round = ?1"
+            " GROUP BY purpose, status ORDER BY purpose, status",
+            (round,),
+        )
+        return {(purpose, status): n for purpose, status, n in rows}
+
+    def reasons(self, round: int | None = None) -> dict[tuple[str, str], int]:
+        """Number of calculations that came with a reason, by ``(purpose, reason)``, most frequent first."""
+        rows = self._connection.execute(
+            "SELECT purpose, reason, count(*) AS n FROM calculations"
+            " WHERE reason != '' AND (?1 IS NULL OR round = ?1)"
+            " GROUP BY purpose, reason ORDER BY n DESC, reason",
+            (round,),
+        )
+        return {(purpose, reason): n for purpose, reason, n in rows}
+
+    def methods(self) -> list[str]:
+        """Fingerprints of all methods in the ledger."""
+        rows = self._connection.execute("SELECT DISTINCT method FROM calculations ORDER BY method")
+        return [row[0] for row in rows]
+
+    def record_candidates(self, rows: Iterable[Mapping[str, Any]]) -> None:
+        """Add candidates, or replace them by id; keys are :data:`CANDIDATE_COLUMNS`, missing ones empty."""
+        values: Sequence[tuple[Any, ...]] = [
+            tuple(row.get(column, "" if column == "reason" else None) for column in CANDIDATE_COLUMNS) for row in rows
+        ]
+        marks = ", ".join("?" * len(CANDIDATE_COLUMNS))
+        with self._transaction() as connection:
+            connection.executemany(
+                f"INSERT OR REPLACE INTO candidates ({', '.join(CANDIDATE_COLUMNS)}) VALUES ({marks})", values
+            )
+
+    def candidates(self, round: int | None = None) -> list[dict[str, Any]]:
+        """Candidates of one round, or of all, by round and id."""
+        rows = self._connection.execute(
+            "SELECT * FROM candidates WHERE ?1 IS NULL OR round = ?1 ORDER BY round, id", (round,)
+        )
+        return [dict(row) for row in rows]
+
+    @contextmanager
+    def batch(self) -> Iterator[None]:
+        """Make everything within one transaction: it costs one wait for the disk, and is kept as a whole."""
+        with self._transaction():
+            yield
+
+    @contextmanager
+    def _transaction(self) -> Iterator[sqlite3.Connection]:
+        if self._connection.in_transaction:  # within a batch
+            yield self._connection
+            return
+        try:
+            # IMMEDIATE takes the write lock at once: two claims of one key cannot both read "not there".
+            self._connection.execute("BEGIN IMMEDIATE")
+            yield self._connection
+            self._connection.execute("COMMIT")
+        finally:
+            if self._connection.in_transaction:
+                self._connection.execute("ROLLBACK")
+
+
+def _this_process() -> str:
+    pid = os.getpid()
+    return f"{platform.node()}:{pid}:{_start_ticks(pid)}"
+
+
+def _is_alive(owner: str, heartbeat: float, now: float) -> bool:
+    host, pid, ticks = owner.rsplit(":", 2)
+    if host != platform.node():
+        return now - heartbeat < DEAD_AFTER_SECONDS
+    return _start_ticks(int(pid)) == ticks and ticks != "gone"
+
+
+def _start_ticks(pid: int) -> str:
+    """When process ``pid`` started: tells it from a later process of the same number."""
+    try:
+        status = Path(f"/proc/{pid}/stat").read_text()
+        return status.rpartition(")")[2].split()[19]
+    except OSError:
+        pass
+    try:
+        os.kill(pid, 0)  # no /proc (macOS): the number alone must do
+    except ProcessLookupError:
+        return "gone"
+    except PermissionError:
+        pass
+    return "unknown"

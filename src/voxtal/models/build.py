@@ -1,0 +1,51 @@
+"""Networks by name and preset, and the record from which they are built again."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import nn
+
+from voxtal.models.autoencoder import (
+    VoxelAutoencoder,
+    fast_autoencoder,
+    paper_lattice_autoencoder,
+    paper_sites_autoencoder,
+)
+from voxtal.models.constraint import Constraint, dense_constraint, paper_constraint
+from voxtal.models.gan import DenseDiscriminator, DenseGenerator, PaperDiscriminator, PaperGenerator
+
+ARCHITECTURES: dict[str, Any] = {
+    "paper-lattice-ae": paper_lattice_autoencoder,
+    "paper-sites-ae": paper_sites_autoencoder,
+    "laptop-lattice-ae": fast_autoencoder,
+    "laptop-sites-ae": fast_autoencoder,
+    "paper-constraint": paper_constraint,
+    "laptop-constraint": dense_constraint,
+    "paper-generator": PaperGenerator,
+    "laptop-generator": DenseGenerator,
+    "paper-discriminator": PaperDiscriminator,
+    "laptop-discriminator": DenseDiscriminator,
+}
+"""``preset-role`` -> what builds the network."""
+
+
+def build(architecture: str, **sizes: int) -> nn.Module:
+    """A freshly initialised network of :data:`ARCHITECTURES`."""
+    return ARCHITECTURES[architecture](**sizes)
+
+
+def record(architecture: str, sizes: dict[str, int], module: nn.Module, **facts: Any) -> dict[str, Any]:
+    """What ``best.pt`` holds: enough for :func:`restore`, and facts that later stages need."""
+    weights = {name: value.detach().cpu().clone() for name, value in module.state_dict().items()}
+    return {"architecture": architecture, "sizes": sizes, "weights": weights, "facts": facts}
+
+
+def restore(saved: dict[str, Any]) -> nn.Module:
+    """The network of a :func:`record`, in evaluation mode."""
+    module = build(saved["architecture"], **saved["sizes"])
+    module.load_state_dict(saved["weights"])
+    return module.eval()
+
+
+__all__ = ["ARCHITECTURES", "Constraint", "VoxelAutoencoder", "build", "record", "restore"]

@@ -1,0 +1,73 @@
+"""Which structures are kept: the papers' selection as small predicates, each with its reason."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+Arrays = tuple[np.ndarray, np.ndarray, np.ndarray]
+"""Atomic numbers (n,), fractional coordinates (n, 3), lattice vectors as rows (3, 3) in angstrom."""
+
+NOBLE_GASES = frozenset({2, 10, 18, 36, 54, 86})
+
+_SYMPREC_ANGSTROM = 0.01
+
+# spglib's C code writes to stderr whenever it tightens its own tolerance; it does so by itself and goes on.
+os.environ.setdefault("SPGLIB_WARNING", "OFF")
+
+
+@dataclass(frozen=True)
+class Selection:
+    """CCDCGAN's selection: at most 20 atoms in the primitive cell and no lattice constant above 10 A.
+
+    ``None`` switches a limit off. Noble gases are left out of the paper's GAN training set.
+    """
+
+    primitive: bool = True
+    max_atoms: int | None = 20
+    max_length: float | None = 10.0
+    exclude_noble_gases: bool = False
+
+
+def why_dropped(numbers: np.ndarray, cell: np.ndarray, selection: Selection) -> tuple[str, str] | None:
+    """Reason and detail why ``selection`` drops a structure, or None where it keeps it.
+
+    Parameters
+    ----------
+    numbers : (n,) int
+        Atomic numbers of the cell that would be kept.
+    cell : (3, 3) float
+        Its lattice vectors as rows, angstrom.
+    """
+    if selection.max_atoms is not None and len(numbers) > selection.max_atoms:
+        return f"more than {selection.max_atoms} atoms", f"{len(numbers)} atoms"
+    longest = float(np.linalg.norm(cell, axis=1).max())
+    if selection.max_length is not None and longest > selection.max_length:
+        return f"lattice constant above {selection.max_length:g} A", f"{longest:.3f} A"
+    if selection.exclude_noble_gases and not NOBLE_GASES.isdisjoint(numbers.tolist()):
+        return "noble gas", ""
+    return None
+
+
+def primitive_cell(numbers: np.ndarray, frac_coords: np.ndarray, cell: np.ndarray) -> Arrays:
+    """The standard primitive cell by spglib (tolerance 0.01 A); the given cell where spglib finds none.
+
+    Coordinates are symmetrized and the cell is in the standard orientation.
+    """
+    import spglib
+
+    crystal: Any = (cell, frac_coords, numbers)
+    found = spglib.standardize_cell(crystal, to_primitive=True, no_idealize=False, symprec=_SYMPREC_ANGSTROM)
+    if found is None:
+        return numbers, frac_coords, cell
+    lattice, positions, types = found
+    return np.asarray(types), wrap(np.asarray(positions)), np.asarray(lattice)
+
+
+def wrap(frac_coords: np.ndarray) -> np.ndarray:
+    """Fractional coordinates moved into [0, 1)."""
+    wrapped = frac_coords - np.floor(frac_coords)
+    return np.where(wrapped >= 1.0, 0.0, wrapped)

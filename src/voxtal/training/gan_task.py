@@ -1,0 +1,137 @@
+"""Training of CCDCGAN: generator against discriminator, with the frozen constraint as a third teacher."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from voxtal.config import GANConfig
+from voxtal.models.build import build, record
+from voxtal.models.constraint import Constraint
+from voxtal.training.device import Arithmetic
+from voxtal.training.losses import (
+    discriminator_loss,
+    generator_loss,
+    gradient_penalty,
+    relativistic_loss,
+)
+from voxtal.training.trainer import batch_rows
+
+GRAPH_NOISE = 0.1
+"""Standard deviation of the noise on what the discriminator sees (laptop): codes are nearly binary, and without
+noise it would tell generated ones by that alone."""
+PENALTY = 1.0
+"""Weight of R1 + R2."""
+AVERAGING = 0.995
+"""Decay of the running mean of the generator's weights, the one that is kept."""
+
+
+class GANTask:
+    """Graphs (n, side, side) to learn to imitate; ``constraint`` predicts their formation energy.
+
+    ``paper-*``: eqs. 1 and 2 with the published networks. ``laptop-*``: dense networks, pairwise relativistic loss
+    with gradient penalties on both sides, averaged weights; the constraint's term of eq. 2 is the same.
+    """
+
+    def __init__(
+        self,
+        preset: str,
+        config: GANConfig,
+        graphs: np.ndarray,
+        constraint: Constraint,
+        arithmetic: Arithmetic,
+        seed: int,
+    ) -> None:
+        side = graphs.shape[-1]
+        self.published = preset == "paper"
+        self.architecture = f"{preset}-generator"
+        self.sizes = {"side": side, "width": config.width, "noise": config.noise}
+        discriminator_sizes = {"side": side} | ({} if self.published else {"width": config.width})
+        torch.manual_seed(seed)
+        self.generator = arithmetic.place(build(self.architecture, **self.sizes))
+        self.discriminator = arithmetic.place(build(f"{preset}-discriminator", **discriminator_sizes))
+        self.average: nn.Module = copy.deepcopy(self.generator).requires_grad_(False)
+        self.constraint = arithmetic.place(constraint.eval().requires_grad_(False))
+        betas = (0.5, 0.999) if self.published else (0.0, 0.99)
+        self.generator_optimizer = torch.optim.Adam(self.generator.parameters(), config.learning_rate, betas)
+        self.discriminator_optimizer = torch.optim.Adam(self.discriminator.parameters(), config.learning_rate, betas)
+        self.modules: Mapping[str, nn.Module] = {
+            "generator": self.generator,
+            "discriminator": self.discriminator,
+            "average": self.average,
+        }
+        self.optimizers: Mapping[str, torch.optim.Optimizer] = {
+            "generator": self.generator_optimizer,
+            "discriminator": self.discriminator_optimizer,
+        }
+        self.graphs = torch.from_numpy(graphs).to(arithmetic.device)
+        self.config, self.steps, self.seed, self.device = config, config.steps, seed, arithmetic.device
+
+    def step(self, index: int, rng: np.random.Generator) -> dict[str, float]:
+        original = self.graphs[batch_rows(len(self.graphs), self.config.batch_size, index, self.seed)]
+        generated = self.generator(self._noise(len(original)))
+        discriminator = self._teach_discriminator(original, generated.detach())
+        generator, energy = self._teach_generator(original, generated)
+        self._average_weights()
+        return {
+            "loss": generator,
+            "generator_loss": generator,
+            "discriminator_loss": discriminator,
+            "formation_energy": energy,
+        }
+
+    def _noise(self, batch: int) -> Tensor:
+        return torch.randn(batch, self.config.noise, device=self.device)
+
+    def _teach_discriminator(self, original: Tensor, generated: Tensor) -> float:
+        if self.published:
+            loss = discriminator_loss(self.discriminator(original), self.discriminator(generated))
+        else:
+            logits_original, penalty_original = gradient_penalty(self.discriminator, _blurred(original))
+            logits_generated, penalty_generated = gradient_penalty(self.discriminator, _blurred(generated))
+            loss = relativistic_loss(logits_original, logits_generated)
+            loss = loss + PENALTY / 2 * (penalty_original + penalty_generated)
+        _descend(loss, self.discriminator_optimizer)
+        return float(loss.detach())
+
+    def _teach_generator(self, original: Tensor, generated: Tensor) -> tuple[float, float]:
+        energy = self.constraint(generated)
+        if self.published:
+            loss = generator_loss(self.discriminator(generated), energy, self.config.energy_weight)
+        else:
+            logits = self.discriminator(_blurred(generated))
+            loss = relativistic_loss(logits, self.discriminator(_blurred(original)).detach())
+            loss = loss + self.config.energy_weight * torch.exp(energy).mean()
+        _descend(loss, self.generator_optimizer)
+        return float(loss.detach()), float(energy.detach().mean())
+
+    @torch.no_grad()
+    def _average_weights(self) -> None:
+        decay = 0.0 if self.published else AVERAGING
+        live = self.generator.state_dict()
+        for name, mean in self.average.state_dict().items():
+            if mean.is_floating_point():
+                mean.lerp_(live[name], 1 - decay)
+            else:
+                mean.copy_(live[name])
+
+    def validate(self) -> None:
+        return None
+
+    def export(self) -> dict[str, Any]:
+        return record(self.architecture, self.sizes, self.average)
+
+
+def _blurred(graphs: Tensor) -> Tensor:
+    return graphs + GRAPH_NOISE * torch.randn_like(graphs)
+
+
+def _descend(loss: Tensor, optimizer: torch.optim.Optimizer) -> None:
+    optimizer.zero_grad(set_to_none=True)
+    loss.backward()
+    optimizer.step()

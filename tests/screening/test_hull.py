@@ -1,0 +1,131 @@
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from voxtal.errors import UserError
+from voxtal.reports.hull_figure import energy_window, hull_figure, subscripted
+from voxtal.screening.hull import HullEntry, build_hull
+
+
+def entry(id: str, role: str, energy: float, method: str = "", round: int = 0, **composition: float) -> HullEntry:
+    return HullEntry(id, role, composition, energy, round=round, method=method)
+
+
+CO_HF = [
+    entry("laves", "withheld", -0.30, Co=4, Hf=2),
+    entry("b2", "training", -0.36, Co=1, Hf=1),
+    entry("high", "training", 0.20, Co=1, Hf=3),
+    entry("stable", "candidate", -0.25, round=1, Co=2, Hf=5),
+    entry("above", "candidate", -0.10, round=1, Co=1, Hf=2),
+]
+
+
+def rows_of(hull: dict) -> dict[str, dict]:
+    return {row["id"]: row for row in hull["entries"]}
+
+
+def test_a_candidate_below_the_known_hull_redefines_it():
+    """A discovery would be reported as unstable, or an unstable candidate as a discovery."""
+    hull = build_hull(CO_HF, "Co-Hf", "emt")
+    rows = rows_of(hull)
+    assert hull["known_hull"] == ["element-Co", "laves", "b2", "element-Hf"]
+    assert hull["hull"] == ["element-Co", "laves", "b2", "stable", "element-Hf"]
+    known_line = -0.36 * (2 / 7) / 0.5
+    assert rows["stable"]["e_above_known_hull_ev_per_atom"] == pytest.approx(-0.25 - known_line)
+    assert rows["stable"]["e_above_hull_ev_per_atom"] == 0.0
+    assert rows["stable"]["on_hull"]
+    assert rows["above"]["e_above_known_hull_ev_per_atom"] == pytest.approx(-0.10 + 0.24)
+    assert rows["laves"]["x"] == pytest.approx(1 / 3)
+    assert rows["laves"]["composition"] == {"Co": 4.0, "Hf": 2.0}
+
+
+def test_hull_is_plain_json():
+    """hull.json could not be written."""
+    hull = build_hull(CO_HF, "Co-Hf", "emt")
+    assert json.loads(json.dumps(hull, allow_nan=False)) == hull
+
+
+def test_missing_elements_stand_at_zero_and_given_ones_are_not_doubled():
+    """pymatgen refuses a hull without every element, or elements would be listed twice."""
+    hull = build_hull([entry("co", "element", 0.0, Co=1), *CO_HF], "Co-Hf", "emt")
+    assert [row["id"] for row in hull["entries"] if row["role"] == "element"] == ["element-Hf", "co"]
+
+
+def test_a_hull_of_nothing_is_its_elements():
+    """The first round of a new run would end in a traceback."""
+    assert build_hull([], "Co-Hf", "emt")["hull"] == ["element-Co", "element-Hf"]
+
+
+@given(st.lists(st.tuples(st.integers(1, 6), st.integers(1, 6), st.floats(-0.5, 0.5)), max_size=12))
+def test_distances_agree_with_a_hull_of_our_own(points):
+    """Distances to the hull would be wrong for some arrangement of phases."""
+    entries = [entry(f"p{k}", "training", e, Al=a, Ni=b) for k, (a, b, e) in enumerate(points)]
+    hull = build_hull(entries, "Al-Ni", "emt")
+    x = np.array([row["x"] for row in hull["entries"]])
+    energy = np.array([row["formation_energy_ev_per_atom"] for row in hull["entries"]])
+    for i in range(len(x)):
+        assert hull["entries"][i]["e_above_hull_ev_per_atom"] == pytest.approx(
+            energy[i] - lower_envelope(x, energy, x[i]), abs=1e-6
+        )
+
+
+def lower_envelope(x: np.ndarray, energy: np.ndarray, at: float) -> float:
+    """Lowest mixture of any two points at composition ``at``, by trying all pairs."""
+    best = energy[np.isclose(x, at)].min()
+    for i in np.flatnonzero(x < at):
+        for j in np.flatnonzero(x > at):
+            share = (at - x[i]) / (x[j] - x[i])
+            best = min(best, (1 - share) * energy[i] + share * energy[j])
+    return best
+
+
+@pytest.mark.parametrize(
+    ("bad", "message"),
+    [
+        (entry("dft", "training", -0.1, method="vasp-pbe-1", Co=1), "different methods"),
+        (entry("ternary", "training", -0.1, Co=1, O=1), "ternary holds O"),
+        (entry("b2", "training", -0.1, Co=1), "Two entries of the hull are called b2"),
+    ],
+)
+def test_what_does_not_belong_on_the_hull_is_refused(bad, message):
+    """Energies of different methods or systems would meet on one hull."""
+    with pytest.raises(UserError, match=message):
+        build_hull([*CO_HF, bad], "Co-Hf", "emt")
+
+
+def test_ternary_hull_has_triangles_and_a_figure(tmp_path):
+    """Three-element systems would have no hull or no figure."""
+    entries = [entry("x", "training", -0.5, Al=1, Cr=1, Mn=1), entry("y", "candidate", -0.1, Al=2, Cr=1)]
+    hull = build_hull(entries, "Al-Cr-Mn", "emt")
+    assert {len(facet) for facet in hull["facets"]} == {3}
+    assert "x" not in rows_of(hull)["x"]
+    hull_figure(hull, tmp_path / "hull.png")
+    assert (tmp_path / "hull.png").read_bytes()[:4] == b"\x89PNG"
+
+
+def test_figure_shows_the_hull_and_counts_what_it_leaves_out(tmp_path):
+    """High energies would squash the hull, or be left out silently."""
+    hull = build_hull([*CO_HF, entry("huge", "training", 9.0, Co=3, Hf=1)], "Co-Hf", "emt")
+    low, high = energy_window(hull)
+    assert low < -0.36
+    assert 0 < high < 0.5
+    hull_figure(hull, tmp_path / "hull.svg")
+    svg = (tmp_path / "hull.svg").read_text()
+    for text in ("1 more above", "known hull", "hull with candidates", "candidates, round 1"):
+        assert f"<!-- {text}" in svg
+
+
+def test_figure_of_four_elements_is_refused(tmp_path):
+    """A traceback of matplotlib instead of a sentence."""
+    with pytest.raises(UserError, match="4 elements cannot be drawn"):
+        hull_figure(build_hull([], "Al-Cr-Mn-Ni", "emt"), tmp_path / "hull.png")
+
+
+def test_formulas_are_subscripted():
+    """Labels would read Co2Hf5 instead of with subscripts."""
+    assert subscripted("Co2Hf15") == "Co$_{2}$Hf$_{15}$"

@@ -1,0 +1,50 @@
+"""The papers' selection."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from pymatgen.core import Lattice, Structure
+
+from voxtal.structures.filters import Selection, primitive_cell, why_dropped, wrap
+
+CUBE = np.eye(3)
+
+
+@pytest.mark.parametrize(
+    ("numbers", "edge", "selection", "reason"),
+    [
+        ([27] * 20, 10.0, Selection(), None),
+        ([27] * 21, 10.0, Selection(), "more than 20 atoms"),
+        ([27], 10.001, Selection(), "lattice constant above 10 A"),
+        ([27] * 50, 30.0, Selection(max_atoms=None, max_length=None), None),
+        ([27, 54], 5.0, Selection(), None),
+        ([27, 54], 5.0, Selection(exclude_noble_gases=True), "noble gas"),
+    ],
+)
+def test_limits(numbers: list[int], edge: float, selection: Selection, reason: str | None) -> None:
+    """Limits are inclusive and each can be switched off."""
+    verdict = why_dropped(np.array(numbers), CUBE * edge, selection)
+    assert (verdict and verdict[0]) == reason
+
+
+def test_primitive_cell_of_a_conventional_one() -> None:
+    """A conventional cell must not fail the 20-atom limit for its choice of cell."""
+    laves = Structure.from_spacegroup("Fd-3m", Lattice.cubic(6.9), ["Hf", "Co"], [[0] * 3, [0.625] * 3])
+    numbers, frac_coords, cell = primitive_cell(
+        np.array(laves.atomic_numbers), laves.frac_coords, laves.lattice.matrix
+    )
+    assert sorted(numbers.tolist()) == [27] * 4 + [72] * 2
+    assert Structure(Lattice(cell), numbers.tolist(), frac_coords).matches(laves, scale=False)
+
+
+def test_overlapping_atoms_fall_back_to_the_given_cell() -> None:
+    """spglib gives up on coincident atoms; the row must survive until validity judges it."""
+    given = (np.array([27, 27]), np.zeros((2, 3)), CUBE * 3)
+    assert all(np.array_equal(a, b) for a, b in zip(primitive_cell(*given), given, strict=True))
+
+
+def test_wrap_stays_below_one() -> None:
+    """A tiny negative coordinate rounds to 1.0 in a naive modulo, out of [0, 1)."""
+    wrapped = wrap(np.array([[-1e-18, 1.0, -0.25], [2.5, 0.0, 0.999]]))
+    assert ((wrapped >= 0) & (wrapped < 1)).all()

@@ -1,0 +1,161 @@
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from ase.build import bulk
+from pymatgen.core import Lattice, Structure
+from pymatgen.io.ase import AseAtomsAdaptor
+
+from voxtal.calculators.base import RelaxSettings
+from voxtal.ledger import Ledger
+from voxtal.workflows.local import Job, run_jobs
+from voxtal.workflows.plain import structure_from_text, structure_to_text
+
+SETTINGS = RelaxSettings(max_steps=15, fmax_ev_per_angstrom=0.05)
+KILLED = "worker process killed by SIGKILL"
+
+
+def copper(edge: float) -> Structure:
+    return Structure(Lattice.cubic(edge), ["Cu"] * 4, [[0, 0, 0], [0.5, 0.5, 0], [0.5, 0, 0.5], [0, 0.5, 0.5]])
+
+
+def big_copper(repeat: int = 4) -> Structure:
+    """Takes EMT some seconds."""
+    atoms = bulk("Cu", cubic=True) * repeat
+    atoms.rattle(0.1, seed=0)
+    return AseAtomsAdaptor.get_structure(atoms)
+
+
+def small_jobs(n: int) -> list[Job]:
+    return [Job(f"small-{k}", copper(3.6 + 0.01 * k), "training") for k in range(n)]
+
+
+def run(jobs, path: Path, **options):
+    return run_jobs(jobs, "emt", SETTINGS, path / "ledger.sqlite", **options)
+
+
+def test_rows_come_in_order_and_nothing_runs_twice(tmp_path):
+    """Results would belong to other structures, or a resumed run would start from the beginning."""
+    bad = Job("bad", Structure(Lattice.cubic(3), ["Hf"], [[0, 0, 0]]), "training")
+    twin = Job("twin", copper(3.6), "training")
+    jobs = [*small_jobs(3), bad, twin]
+    seen: list[str] = []
+    rows = run(jobs, tmp_path, workers=2, advance=lambda n, text: seen.append(text))
+    assert [row["id"] for row in rows] == [job.id for job in jobs]
+    assert [row["status"] for row in rows] == ["converged"] * 3 + ["failed", "converged"]
+    assert rows[0]["energy_per_atom"] == rows[4]["energy_per_atom"]
+    assert sorted(seen) == sorted(f"{row['id']} {row['status']}" for row in rows)
+
+    started = time.monotonic()
+    again = run(jobs, tmp_path, workers=2)
+    assert again == rows
+    assert time.monotonic() - started < 1.0  # no worker was started
+    assert {row["attempts"] for row in again} == {1}
+
+
+def test_a_killed_worker_costs_its_own_calculation_only(tmp_path):
+    """One segfault would end the run, hang it, or fail other structures."""
+    jobs = [Job("big", big_copper(), "training"), *small_jobs(6)]
+    killed = False
+
+    def kill_all(n: int, text: str) -> None:
+        nonlocal killed
+        if not killed:
+            for child in multiprocessing.active_children():
+                os.kill(child.pid, signal.SIGKILL)
+                child.join()
+        killed = True
+
+    rows = run(jobs, tmp_path, workers=2, advance=kill_all)
+    failed = [row for row in rows if row["status"] == "failed"]
+    assert [(row["id"], row["reason"]) for row in failed] == [("big", KILLED)]
+    assert not multiprocessing.active_children()
+
+
+def test_an_interrupted_run_keeps_what_it_finished(tmp_path):
+    """Ctrl-C would lose finished work, leave workers behind, or leave rows as running."""
+    jobs = [Job("big", big_copper(), "training"), *small_jobs(2)]
+    done = 0
+
+    def interrupt(n: int, text: str) -> None:
+        nonlocal done
+        done += n
+        if done == 2:
+            raise KeyboardInterrupt
+
+    started = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        run(jobs, tmp_path, workers=2, advance=interrupt)
+    assert time.monotonic() - started < 20
+    assert not multiprocessing.active_children()
+    with Ledger(tmp_path / "ledger.sqlite") as ledger:
+        assert ledger.counts() == {("training", "converged"): 2}
+
+
+def test_workers_end_when_the_parent_is_killed_and_the_next_start_carries_on(tmp_path):
+    """kill -9 of a run would leave orphans that burn the cores, and rows that run for ever."""
+    parent = in_another_process(tmp_path, "run([Job('big', big_copper(), 'training')], path, workers=1)")
+    children: list[int] = []
+    with Ledger(tmp_path / "ledger.sqlite") as ledger:
+        deadline = time.monotonic() + 60
+        while ledger.counts() != {("training", "running"): 1} and time.monotonic() < deadline:
+            time.sleep(0.05)
+        children = children_of(parent.pid)
+        parent.kill()
+        parent.wait()
+        assert children
+        assert ledger.counts() == {("training", "running"): 1}
+        deadline = time.monotonic() + 10
+        while any(map(is_running, children)) and time.monotonic() < deadline:
+            time.sleep(0.1)
+        assert not any(map(is_running, children))
+    rows = run([Job("big", big_copper(), "training")], tmp_path, workers=1)
+    assert [(row["status"], row["attempts"]) for row in rows] == [("converged", 2)]
+
+
+def test_two_runs_share_one_ledger(tmp_path):
+    """Two terminals on one run would do the work twice or fail on each other's claims."""
+    other = in_another_process(tmp_path, "run(small_jobs(12), path, workers=1)")
+    rows = run(small_jobs(12), tmp_path, workers=1)
+    assert other.wait(60) == 0
+    assert {(row["status"], row["attempts"]) for row in rows} == {("converged", 1)}
+
+
+def test_structure_text_is_the_same_after_a_round_trip():
+    """A structure read from a file would be calculated again because its key changed."""
+    structure = Structure(Lattice.hexagonal(3.1, 5.02), ["Co", "Hf"], [[-1e-12, 1 / 3, 2 / 3], [1.25, 0.1, 0]])
+    text = structure_to_text(structure)
+    assert structure_to_text(structure_from_text(text)) == text
+
+
+def in_another_process(path: Path, statement: str) -> subprocess.Popen[bytes]:
+    """Run ``statement`` with the names of this module in a Python of its own."""
+    script = path / "script.py"
+    script.write_text(
+        "import sys\nfrom pathlib import Path\n"
+        "if __name__ == '__main__':\n"
+        f"    sys.path.insert(0, {str(Path(__file__).parent)!r})\n"
+        "    from test_local import *\n"
+        f"    path = Path({str(path)!r})\n"
+        f"    {statement}\n"
+    )
+    return subprocess.Popen([sys.executable, script])
+
+
+def children_of(pid: int) -> list[int]:
+    answer = subprocess.run(["ps", "-o", "pid=", "--ppid", str(pid)], capture_output=True, text=True)
+    return [int(line) for line in answer.stdout.split()]
+
+
+def is_running(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
