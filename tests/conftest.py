@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
+import copy
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import settings
+
+from voxtal.config import build_config, write_config
+from voxtal.runs import Run
 
 settings.register_profile("voxtal", deadline=None, max_examples=50)
 settings.load_profile("voxtal")
@@ -24,3 +33,94 @@ def shared_data(project_root: Path) -> Path:
     if not folder.is_dir():
         pytest.skip("no ../shared/data beside the project")
     return folder
+
+
+TINY: dict[str, Any] = {
+    "system": "Cu-Au",
+    "seed": 3,
+    "structures": {"withhold": ["AuCu 221"]},
+    "voxels": {"sites_grid": 16, "box_angstrom": 8.0, "lattice_grid": 8},
+    "train": {
+        "precision": "float32",
+        "device": "cpu",
+        "checkpoint_every_steps": 20,
+        "lattice_ae": {"width": 8, "latent": 8, "steps": 150, "batch_size": 16, "learning_rate": 4e-3},
+        "sites_ae": {"width": 8, "latent": 16, "steps": 150, "batch_size": 16, "learning_rate": 4e-3},
+        "constraint": {"width": 8, "steps": 60, "batch_size": 16, "learning_rate": 1e-3},
+        "ccdcgan": {"width": 32, "noise": 8, "steps": 150, "batch_size": 16, "learning_rate": 1e-3},
+    },
+    "generate": {"n": 24},
+    "screen": {"select": 4},
+    "relax": {"calculator": "emt", "label_max_steps": 1, "candidate_max_steps": 3, "workers": 1},
+}
+"""A configuration with which the whole loop takes seconds on :func:`copper_gold`."""
+
+
+@pytest.fixture
+def tiny() -> dict[str, Any]:
+    """:data:`TINY`, to be changed at will."""
+    return copy.deepcopy(TINY)
+
+
+@pytest.fixture(scope="session")
+def copper_gold() -> list[Any]:
+    """Twenty-seven different orderings of Cu and Au on cubic lattices, at most four atoms each."""
+    from pymatgen.core import Lattice, Structure
+
+    fcc, bcc = (np.ones((3, 3)) - np.eye(3)) / 2, 0.5 - np.eye(3)
+    out = []
+    for edge, primitive in ((3.6, fcc), (2.9, bcc), (2.4, np.eye(3))):
+        for multiples in ((1, 1, 1), (1, 1, 2), (1, 1, 3), (1, 2, 2)):
+            n = int(np.prod(multiples))
+            for gold in range(1 if n > 1 else 0, n if n > 1 else 2):
+                lattice = Lattice(edge * (1 + 0.13 * gold / n) * primitive)
+                structure = Structure(lattice, ["Cu"], [[0, 0, 0]]) * multiples
+                out.append(Structure(structure.lattice, ["Au"] * gold + ["Cu"] * (n - gold), structure.frac_coords))
+    corners = [[0, 0, 0], [0, 0.5, 0.5], [0.5, 0, 0.5], [0.5, 0.5, 0]]
+    out.append(Structure(Lattice.cubic(3.75), ["Au", "Cu", "Cu", "Cu"], corners))
+    out.append(Structure(Lattice.tetragonal(2.8, 3.7), ["Au", "Cu"], [[0, 0, 0], [0.5, 0.5, 0.5]]))
+    out.append(Structure(Lattice.cubic(3.1), ["Au", "Cu"], [[0, 0, 0], [0.5, 0.5, 0.5]]))
+    return out
+
+
+@pytest.fixture(scope="session")
+def _trained_run(tmp_path_factory: pytest.TempPathFactory, copper_gold: list[Any]) -> Run:
+    from voxtal.data.voxelize import voxelize
+    from voxtal.parallel.communicator import SerialCommunicator
+    from voxtal.structures.structure_set import FORMATION_ENERGY, SPLIT, StructureSet
+    from voxtal.training.stages import MODELS, encode_graphs, train_model
+
+    run = Run(tmp_path_factory.mktemp("trained"), build_config(TINY))
+    write_config(run.root / "voxtal.toml", TINY)
+    paths = run.round(0)
+    gold = [structure.composition.get_atomic_fraction("Au") for structure in copper_gold]
+    StructureSet.from_structures(
+        copper_gold,
+        [f"s{i}" for i in range(len(copper_gold))],
+        properties={FORMATION_ENERGY: [-x * (1 - x) for x in gold]},
+        provenance={SPLIT: ["heldout" if i % 9 == 0 else "train" for i in range(len(copper_gold))]},
+    ).write(paths.structures)
+    voxelize(paths.structures, paths.voxels, run.config.voxels, SerialCommunicator())
+    for model in MODELS:
+        if model == "constraint":
+            encode_graphs(run, paths)
+        train_model(run, paths, model, no_progress)
+    return run
+
+
+@contextmanager
+def no_progress(_what: str, _total: int) -> Iterator[Callable[..., None]]:
+    """Reports nothing."""
+    yield lambda _n=1, _text="": None
+
+
+@pytest.fixture
+def quiet() -> Callable[[str, int], Any]:
+    """A progress that reports nothing."""
+    return no_progress
+
+
+@pytest.fixture
+def trained_run(_trained_run: Run, tmp_path: Path) -> Run:
+    """A run of one's own: voxels and four small trained models of :func:`copper_gold`, labels made up."""
+    return Run(shutil.copytree(_trained_run.root, tmp_path / "trained"), _trained_run.config)

@@ -12,5 +12,9 @@ class UserError(Exception):
     """Wrong use or wrong input; the message says what, where and what to do. Exit code 2."""
 
 
-class Interrupted(Exception):
-    """Stopped early on a signal with everything done so far on disk. Exit code 75."""
+class Interrupted(BaseException):
+    """Stopped early on a signal with everything done so far on disk. Exit code 75.
+
+    Like KeyboardInterrupt it is no ``Exception``: it arrives wherever the program is, and the many
+    ``except Exception`` of libraries (and ours, which record a bad row) must not take it for their own.
+    """

@@ -112,8 +112,8 @@ class Ledger:
 
     def _open(self) -> None:
         # A rollback journal, not WAL: WAL keeps its index in memory shared through mmap, which does not
-        # exist between the nodes of NFS, Lustre or GPFS. TRUNCATE spares the directory update of DELETE.
-        self._connection.execute("PRAGMA journal_mode = TRUNCATE")
+        # exist between the nodes of NFS, Lustre or GPFS.
+        self._connection.execute("PRAGMA journal_mode = DELETE")
         self._connection.execute("PRAGMA synchronous = FULL")
         with self._transaction() as connection:
             version = connection.execute("PRAGMA user_version").fetchone()[0]

@@ -56,8 +56,10 @@ def _write_round(folder: Path) -> None:
     _write_json(folder / "screen" / "evaluation.json", EVALUATION)
     _write_candidates(folder / "screen" / "candidates.csv")
     _write_calculations(folder / "relax")
+    _write(folder / "relax" / "relaxed.h5", "")
     _write_json(folder / "hull" / "hull.json", HULL)
     _write_picture(folder / "hull" / "hull.png")
+    _write_json(folder / "stages.json", SUMMARY["stages"])
     _write_json(folder / "report" / "summary.json", SUMMARY)
 
 
@@ -84,9 +86,7 @@ def _write_candidates(path: Path) -> None:
         for index in range(40):
             name = f"r0-{index:05d}"
             formula, group = PHASES[name][:2] if name in PHASES else ("Co3Hf2", 1)
-            outcome = (
-                "selected" if name in (*PHASES, "r0-00030") else ("invalid", "duplicate", "known")[index % 3]
-            )
+            outcome = "selected" if name in (*PHASES, "r0-00030") else ("invalid", "duplicate", "known")[index % 3]
             row = (name, formula, 2, group, outcome, "" if outcome == "selected" else "reason")
             writer.writerow(dict(zip(columns, row, strict=True)) | {energy: -0.2, "matches": ""})
 
@@ -195,7 +195,7 @@ SUMMARY = {
     "wall_seconds": 371.4,
     "stages": {
         "structures": 80.0,
-        "voxels": 2.5,
+        "voxelize": 2.5,
         "encode": 1.2,
         "generate": 12.0,
         "screen": 8.0,

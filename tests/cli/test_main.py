@@ -112,8 +112,7 @@ def test_signals_exit_75(number: signal.Signals) -> None:
     )
     assert process.stdout is not None
     assert process.stdout.readline() == "ready\n"
-    process.send_signal(number)
-    _, errors = process.communicate(timeout=10)
+    errors = _stop(process, number)
     assert process.returncode == 75
     assert "Run the same command again" in errors
     assert "Traceback" not in errors
@@ -134,8 +133,7 @@ def test_a_swallowed_signal_comes_again(body: str) -> None:
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert process.stdout is not None
     process.stdout.readline()
-    process.send_signal(signal.SIGUSR1)
-    process.communicate(timeout=10)
+    _stop(process, signal.SIGUSR1)
     assert process.returncode == 75
 
 
@@ -145,10 +143,18 @@ def test_a_real_verb_stops_on_sigterm(tmp_path: Path) -> None:
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     _wait_until_caught(process.pid, signal.SIGTERM)
     time.sleep(1.0)
-    process.terminate()
-    _, errors = process.communicate(timeout=30)
+    errors = _stop(process, signal.SIGTERM)
     assert process.returncode == 75, errors
     assert not (tmp_path / "out.h5").exists()
+
+
+def _stop(process: subprocess.Popen[str], number: signal.Signals) -> str:
+    """Send a signal, wait for the end, return what was written to stderr."""
+    process.send_signal(number)
+    try:
+        return process.communicate(timeout=30)[1]
+    finally:
+        process.kill()
 
 
 def _wait_until_caught(pid: int, number: int) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -38,7 +39,13 @@ def test_a_finished_round_is_done_and_the_next_one_is_under_way(run_directory: P
     )
     _age(run.round(1).train("sites-ae") / "metrics.jsonl")
     assert _states(run, 1)["train sites-ae"] == "stopped"
-    assert _states(run, 1, at_work=True)["train sites-ae"] == "running"
+
+
+def test_the_first_open_stage_is_what_the_living_owner_works_at(run_directory: Path) -> None:
+    """A stage that writes its file only at the end would look idle until then."""
+    run = Run(run_directory, build_config({}))
+    assert _states(run, 1, at_work=True)["voxels"] == "running"
+    assert _states(run, 1, at_work=True)["encode"] == "waiting"
 
 
 def test_training_shows_its_step(run_directory: Path) -> None:
@@ -60,7 +67,9 @@ def test_status_prints_stages_and_what_to_do(run_directory: Path, capsys: pytest
     _age(run_directory / "round-001" / "train" / "sites-ae" / "metrics.jsonl")
     status(run_directory)
     printed = capsys.readouterr().out
-    assert "train sites-ae    stopped" in printed
+    assert re.search("train sites-ae +stopped", printed)
+    assert re.search(r"voxels +done +2 s", printed)
+    assert f"voxtal report --run {run_directory}" in printed
     assert f"voxtal round --run {run_directory}" in printed
 
 

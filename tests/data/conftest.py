@@ -9,6 +9,7 @@ import pytest
 
 from voxtal.structures.structure_set import StructureSet
 
+
 @pytest.fixture
 def structure_file(tmp_path: Path) -> Path:
     """Forty good structures and four bad ones among them (rows 5, 11, 20 and 43)."""
@@ -24,7 +25,7 @@ def _structure_set() -> StructureSet:
         5: ([27, 72], [[0, 0, 0], [0, 0, 0.01]], 3.2 * np.eye(3)),
         11: ([27], [[np.nan, 0, 0]], 3.2 * np.eye(3)),
         20: ([], np.empty((0, 3)), 3.2 * np.eye(3)),
-        43: ([27, 72], [[0, 0, 0], [0.5, 0.5, 0.5]], np.diag([3.0, 3.0, 80.0])),
+        43: ([27, 72], [[0, 0, 0], [0.5, 0.5, 0.0]], np.diag([3.0, 3.0, 80.0])),
     }
     for place, row in bad.items():
         rows.insert(place, row)

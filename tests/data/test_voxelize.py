@@ -134,7 +134,7 @@ def test_other_settings_are_refused_by_name_and_forced(structure_file, folder):
     assert VoxelDataset(folder).settings == SETTINGS
     run(structure_file, folder, other, force=True)
     assert VoxelDataset(folder).settings == other
-    with pytest.raises(UserError, match="voxels.sites_sigma_angstrom is 0.4 there and 0.5 now"):
+    with pytest.raises(UserError, match=r"voxels.sites_sigma_angstrom is 0.4 there and 0.5 now"):
         VoxelDataset(folder, SETTINGS)
 
 

@@ -25,9 +25,7 @@ def _draw(frac_coords: object, cell: object) -> str:
     return structure_picture(np.asarray(frac_coords), np.asarray(cell), colours, np.full(n, 1.3))
 
 
-@pytest.mark.parametrize(
-    ("position", "balls"), [([0, 0, 0], 8), ([0.5, 0, 1], 4), ([0.5, 0.5, 0], 2), ([0.5] * 3, 1)]
-)
+@pytest.mark.parametrize(("position", "balls"), [([0, 0, 0], 8), ([0.5, 0, 1], 4), ([0.5, 0.5, 0], 2), ([0.5] * 3, 1)])
 def test_atoms_on_the_boundary_are_drawn_on_every_face(position: list[float], balls: int) -> None:
     """A body-centred cell with one corner atom looks like another structure."""
     assert len(_circles(_draw([position], 4 * np.eye(3)))) == balls
@@ -44,9 +42,7 @@ def test_nearer_balls_cover_farther_ones() -> None:
 def test_any_cell_fits_the_page(seed: int, n: int) -> None:
     """Flat, long and skewed cells must neither leave the page nor give numbers that SVG cannot hold."""
     random = np.random.default_rng(seed)
-    svg = _draw(
-        random.uniform(-2, 2, (n, 3)), np.diag(random.uniform(2, 12, 3)) + random.uniform(-2, 2, (3, 3))
-    )
+    svg = _draw(random.uniform(-2, 2, (n, 3)), np.diag(random.uniform(2, 12, 3)) + random.uniform(-2, 2, (3, 3)))
     assert not re.search("nan|inf", svg)
     for circle in _circles(svg):
         x, y, r = (float(circle[key]) for key in ("cx", "cy", "r"))

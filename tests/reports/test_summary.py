@@ -28,12 +28,8 @@ def _round(index: int, **summary: Any) -> RoundData:
 def test_targets_take_the_newest_round_and_the_best_hull_distance() -> None:
     """The best of all rounds for every figure would hide a later round that got worse."""
     rounds = [
-        _round(
-            0, reproduction_ratio_strict=0.97, n_attempts=10, n_valid=9, best_e_above_hull_ev_per_atom=0.05
-        ),
-        _round(
-            1, reproduction_ratio_strict=0.90, n_attempts=10, n_valid=4, best_e_above_hull_ev_per_atom=0.3
-        ),
+        _round(0, reproduction_ratio_strict=0.97, n_attempts=10, n_valid=9, best_e_above_hull_ev_per_atom=0.05),
+        _round(1, reproduction_ratio_strict=0.90, n_attempts=10, n_valid=4, best_e_above_hull_ev_per_atom=0.3),
     ]
     reproduction, valid, hull = targets(rounds)
     assert (reproduction.value, reproduction.met) == (0.90, False)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from contextlib import suppress
 
 import numpy as np
 import pytest
@@ -104,10 +105,8 @@ def test_random_garbage_never_raises_anything_else():
     random = np.random.default_rng(4)
     for _ in range(100):
         image = np.clip(random.normal(0.3, 0.4, (16,) * 3), 0, 1)
-        try:
+        with suppress(Undecodable):
             assert np.isfinite(decode_lattice(image, LAPTOP)).all()
-        except Undecodable:
-            pass
 
 
 def test_odd_grids_are_refused():

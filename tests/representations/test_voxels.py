@@ -25,9 +25,7 @@ def round_trip(numbers, frac_coords, cell, settings: VoxelsConfig):
     voxels = encode_structure(numbers, frac_coords, cell, settings)
     images = {
         int(z): dense(voxels.sites_index[start:stop], voxels.sites_values[start:stop], settings.sites_grid)
-        for z, start, stop in zip(
-            voxels.elements, voxels.sites_offsets[:-1], voxels.sites_offsets[1:], strict=True
-        )
+        for z, start, stop in zip(voxels.elements, voxels.sites_offsets[:-1], voxels.sites_offsets[1:], strict=True)
     }
     lattice = dense(voxels.lattice_index, voxels.lattice_values, settings.lattice_grid)
     return decode_structure(images, lattice, settings)
@@ -101,9 +99,7 @@ def test_voxels_do_not_depend_on_how_the_crystal_is_written():
     turn = np.linalg.qr(np.random.default_rng(0).normal(size=(3, 3)))[0]
     turn *= np.linalg.det(turn)
     one = encode_structure(numbers, frac, cell, LAPTOP)
-    other = encode_structure(
-        numbers, frac @ np.linalg.inv(other_basis) + [3, -2, 1], other_basis @ cell @ turn, LAPTOP
-    )
+    other = encode_structure(numbers, frac @ np.linalg.inv(other_basis) + [3, -2, 1], other_basis @ cell @ turn, LAPTOP)
     assert np.array_equal(one.sites_index, other.sites_index)
     assert np.allclose(one.sites_values, other.sites_values, atol=1e-6)
     assert np.array_equal(one.lattice_index, other.lattice_index)

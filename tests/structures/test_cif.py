@@ -73,9 +73,7 @@ def test_order_of_the_file_is_kept() -> None:
         ("P4_2/mnm", Lattice.tetragonal(4.6, 2.96), ["Ti", "O"], [[0, 0, 0], [0.305, 0.305, 0]]),
     ],
 )  # fmt: skip
-def test_symmetry_is_expanded(
-    group: str, lattice: Lattice, species: list[str], sites: list[list[float]]
-) -> None:
+def test_symmetry_is_expanded(group: str, lattice: Lattice, species: list[str], sites: list[list[float]]) -> None:
     """Special positions and centred cells must give each atom once."""
     original = Structure.from_spacegroup(group, lattice, species, sites)
     text = str(CifWriter(original, symprec=0.01))
@@ -87,9 +85,7 @@ def test_symmetry_is_expanded(
 
 def test_space_group_without_operations() -> None:
     """Files that name the space group but list no operations are common."""
-    text = P1.replace("loop_", "_symmetry_space_group_name_H-M 'F m -3 m'\nloop_").replace(
-        "0.5 0.5 0.5", "0.5 0 0"
-    )
+    text = P1.replace("loop_", "_symmetry_space_group_name_H-M 'F m -3 m'\nloop_").replace("0.5 0.5 0.5", "0.5 0 0")
     numbers, _, _ = parse_cif(text.replace("3.16", "5.1"))
     assert sorted(numbers.tolist()) == [27] * 4 + [72] * 4
 

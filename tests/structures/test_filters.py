@@ -31,9 +31,7 @@ def test_limits(numbers: list[int], edge: float, selection: Selection, reason: s
 def test_primitive_cell_of_a_conventional_one() -> None:
     """A conventional cell must not fail the 20-atom limit for its choice of cell."""
     laves = Structure.from_spacegroup("Fd-3m", Lattice.cubic(6.9), ["Hf", "Co"], [[0] * 3, [0.625] * 3])
-    numbers, frac_coords, cell = primitive_cell(
-        np.array(laves.atomic_numbers), laves.frac_coords, laves.lattice.matrix
-    )
+    numbers, frac_coords, cell = primitive_cell(np.array(laves.atomic_numbers), laves.frac_coords, laves.lattice.matrix)
     assert sorted(numbers.tolist()) == [27] * 4 + [72] * 2
     assert Structure(Lattice(cell), numbers.tolist(), frac_coords).matches(laves, scale=False)
 

@@ -123,9 +123,7 @@ def folder(tmp_path: Path) -> Path:
     (root / "c.json").write_text(json.dumps(B2.as_dict()))
     (root / "empty.cif").write_text("")
     (root / "binary.cif").write_bytes(b"\xff\xfe\x00data")
-    (root / "CONTCAR_old").write_text(
-        Poscar(B2).get_str(vasp4_compatible=True).replace("Co", "").replace("Hf", "")
-    )
+    (root / "CONTCAR_old").write_text(Poscar(B2).get_str(vasp4_compatible=True).replace("Co", "").replace("Hf", ""))
     (root / "broken.vasp").write_text("what\n1.0\nis this")
     (root / "notes.txt").write_text("not a structure")
     (root / ".hidden.cif").write_text(CIF)

@@ -67,9 +67,7 @@ def test_charges_do_not_matter() -> None:
 def bad_structures() -> dict[str, Structure]:
     cell = Lattice(np.array([[1e5, 0, 0], [0, 1e-1, 0], [0, 0, 10.0]]))
     return {
-        "singular": Structure(
-            Lattice([[3, 0, 0], [3, 0, 0], [0, 0, 3]]), ["Co", "Hf"], [[0, 0, 0], [0.5] * 3]
-        ),
+        "singular": Structure(Lattice([[3, 0, 0], [3, 0, 0], [0, 0, 3]]), ["Co", "Hf"], [[0, 0, 0], [0.5] * 3]),
         "nan site": Structure(Lattice.cubic(3), ["Co", "Hf"], [[0, 0, 0], [np.nan, 0.5, 0.5]]),
         "nan cell": Structure(Lattice(np.full((3, 3), np.nan)), ["Co", "Hf"], [[0, 0, 0], [0.5] * 3]),
         "overlap": Structure(Lattice.cubic(3), ["Co", "Hf"], [[0, 0, 0], [0, 0, 0]]),

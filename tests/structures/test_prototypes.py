@@ -106,9 +106,7 @@ def test_element_without_volume() -> None:
         atomic_volume("At")
 
 
-@pytest.mark.parametrize(
-    "phase", ["Co2Hf", "227", "Co2Hf 0", "Co2Hf 231", "Zz2 227", "Co2Hf Fd-3m", "Co2Hf 227 x"]
-)
+@pytest.mark.parametrize("phase", ["Co2Hf", "227", "Co2Hf 0", "Co2Hf 231", "Zz2 227", "Co2Hf Fd-3m", "Co2Hf 227 x"])
 def test_malformed_phases(phase: str) -> None:
     """A phase that can never match would be withheld in name only."""
     structure = Structure(Lattice.cubic(3), ["Co"], [[0, 0, 0]])

@@ -27,9 +27,7 @@ def structure_sets(draw: st.DrawFn) -> StructureSet:
         structures.append(Structure(Lattice.cubic(edge), numbers, np.reshape(sites, (-1, 3))))
     n = len(structures)
     energies = draw(st.lists(st.floats(-5, 5) | st.just(float("nan")), min_size=n, max_size=n))
-    sources = draw(
-        st.lists(st.text(st.characters(codec="utf-8", exclude_characters="\0")), min_size=n, max_size=n)
-    )
+    sources = draw(st.lists(st.text(st.characters(codec="utf-8", exclude_characters="\0")), min_size=n, max_size=n))
     return StructureSet.from_structures(
         structures, [f"s{i}" for i in range(n)], {FORMATION_ENERGY: energies}, {SOURCE: sources}
     )  # fmt: skip

@@ -74,8 +74,10 @@ def test_a_killed_worker_costs_its_own_calculation_only(tmp_path):
         killed = True
 
     rows = run(jobs, tmp_path, workers=2, advance=kill_all)
-    failed = [row for row in rows if row["status"] == "failed"]
-    assert [(row["id"], row["reason"]) for row in failed] == [("big", KILLED)]
+    failed = {row["id"]: row["reason"] for row in rows if row["status"] == "failed"}
+    assert failed.keys() <= {"big", "small-1"}  # what the two were at
+    assert failed["big"] == KILLED
+    assert [row["id"] for row in rows if row["id"] not in failed and row["status"] != "converged"] == []
     assert not multiprocessing.active_children()
 
 

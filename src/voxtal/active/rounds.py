@@ -136,7 +136,8 @@ def screen(run: Run, paths: RoundPaths, progress: Progress, say: Say) -> dict[st
     candidates = StructureSet.read(paths.candidates)
     rows, passed = judge_candidates(candidates, StructureSet.read(paths.structures), progress)
     attempts = candidates.properties[ATTEMPT][passed].astype(np.int64)
-    features = graphs_of_attempts(run, paths, attempts).reshape(len(passed), -1)
+    graphs = graphs_of_attempts(run, paths, attempts)
+    features = graphs.reshape(len(graphs), graphs.shape[1] * graphs.shape[2])
     config = run.config.screen
     energies = candidates.properties[PREDICTED][passed]
     chosen = passed[select_candidates(energies, features, config.select, config.diversity)]

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import errno
-import os
 import signal
 import sys
+import threading
 import time
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -95,16 +95,22 @@ def stop_signals() -> Iterator[None]:
 
     def stop(number: int, _frame: Any) -> None:
         error = Interrupted(signal.Signals(number).name)
-        weakref.finalize(error, send_again, number).atexit = False
+        weakref.finalize(error, send_again_soon, number).atexit = False
         try:
             raise error
         finally:
             del error  # or the traceback would keep it alive
 
+    def send_again_soon(number: int) -> None:  # not now: what a finalizer raises is swallowed too
+        timer = threading.Timer(0.05, send_again, (number,))
+        timer.daemon = True
+        timer.start()
+
     def send_again(number: int) -> None:
         if signal.getsignal(number) is stop:
-            os.kill(os.getpid(), number)
+            signal.pthread_kill(main_thread, number)
 
+    main_thread = threading.main_thread().ident or 0
     wanted = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
     heeded = [number for number in wanted if signal.getsignal(number) != signal.SIG_IGN]
     previous = {number: signal.signal(number, stop) for number in heeded}

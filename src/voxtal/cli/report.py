@@ -94,7 +94,7 @@ def _page(run: Run, rounds: Sequence[RoundData]) -> Page:
         facts=_facts(run, rounds),
         config=config.read_text(encoding="utf-8"),
         commands=["mkdir NEW && cp voxtal.toml NEW/"]
-        + ["voxtal round --run NEW"] * len(run.rounds())
+        + ["voxtal round --run NEW"] * (rounds[-1].index + 1)
         + ["voxtal report --run NEW"],
     )
 

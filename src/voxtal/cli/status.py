@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from voxtal.cli.common import RunOption, SetOption, open_run, print_table
+from voxtal.cli.common import RunOption, SetOption, duration, open_run, print_table
 
 if TYPE_CHECKING:
     from voxtal.reports.stages import Count, Stage
@@ -27,7 +27,10 @@ def status(run: RunOption = Path(), overrides: SetOption = None) -> None:
     counts = ledger_counts(opened.ledger)
     owner = owner_at_work(opened.root)
     rounds = opened.rounds() or [opened.round(0)]
-    stages = [stage for paths in rounds for stage in round_stages(paths, counts, owner is not None)]
+    current = next((paths.index for paths in rounds if not paths.summary.is_file()), None)
+    stages = [
+        stage for paths in rounds for stage in round_stages(paths, counts, owner is not None and paths.index == current)
+    ]
     if not counts and all(stage.state == "waiting" for stage in stages):
         print(f"Nothing has been done in {run} yet.")
     else:
@@ -37,8 +40,18 @@ def status(run: RunOption = Path(), overrides: SetOption = None) -> None:
 
 
 def _print_stages(stages: Sequence[Stage]) -> None:
-    rows = [(stage.round, stage.name, stage.state, _clock(stage.changed), stage.detail or None) for stage in stages]
-    print_table("Stages", ("round", "stage", "state", "last change", "detail"), rows)
+    rows = [
+        (
+            stage.round,
+            stage.name,
+            stage.state,
+            None if stage.seconds is None else duration(stage.seconds),
+            _clock(stage.changed),
+            stage.detail or None,
+        )
+        for stage in stages
+    ]
+    print_table("Stages", ("round", "stage", "state", "time", "last change", "detail"), rows)
 
 
 def _print_ledger(counts: Sequence[Count]) -> None:
@@ -53,8 +66,8 @@ def _clock(seconds: float | None) -> str | None:
 
 def _what_next(run: Path, stages: Sequence[Stage]) -> str:
     where = "" if run == Path() else f" --run {run}"
-    if stages[-1].state == "done":
-        return f"Next: `voxtal report{where}` to see the results, `voxtal round{where}` for one more round."
     if any(stage.state == "running" for stage in stages):
         return "A stage is at work in another process, or was until a moment ago."
-    return f"Next: `voxtal round{where}` starts here and carries on where it was stopped."
+    results = f"`voxtal report{where}` shows the results so far, "
+    finished = any(stage.name == "report" and stage.state == "done" for stage in stages)
+    return f"Next: {results if finished else ''}`voxtal round{where}` goes on from here."

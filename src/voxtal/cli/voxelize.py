@@ -76,7 +76,7 @@ def main() -> None:
     sys.exit(run_command(lambda: app()))
 
 
-def _exit_code(error: Exception) -> int:
+def _exit_code(error: Exception | Interrupted) -> int:
     if isinstance(error, UserError):
         return EXIT_USAGE
     return EXIT_RESUMABLE if isinstance(error, Interrupted) else EXIT_FAILED

@@ -191,12 +191,12 @@ def _make_shards(job: _Job, todo: list[int], communicator: Communicator, progres
 
 def _each(communicator: Communicator, tasks: int, work: Callable[[int], None]) -> None:
     """Do every task on some rank. When one fails the others stop after theirs, and all raise its error."""
-    error: Exception | None = None
+    error: Exception | Interrupted | None = None
     try:
         with closing(communicator.share(tasks)) as share:
             for task in share:
                 work(task)
-    except Exception as failure:
+    except (Exception, Interrupted) as failure:
         if communicator.size > 1 and not isinstance(failure, (UserError, Interrupted)):
             report_crash(communicator)
         error = failure

@@ -14,7 +14,7 @@ import traceback
 from collections.abc import Callable, Generator
 from typing import Any, Protocol, TypeVar
 
-from voxtal.errors import EXIT_USAGE, UserError
+from voxtal.errors import EXIT_USAGE, Interrupted, UserError
 
 T = TypeVar("T")
 
@@ -123,11 +123,11 @@ class MPICommunicator:
 def on_root(communicator: Communicator, action: Callable[[], T]) -> T:
     """What ``action`` returns on rank 0, on every rank; what it raises there is raised on every rank."""
     value: Any = None
-    error: Exception | None = None
+    error: Exception | Interrupted | None = None
     if communicator.rank == 0:
         try:
             value = action()
-        except Exception as failure:
+        except (Exception, Interrupted) as failure:
             error = failure
     value, error = communicator.bcast((value, error))
     if error is not None:
@@ -135,7 +135,7 @@ def on_root(communicator: Communicator, action: Callable[[], T]) -> T:
     return value
 
 
-def agree(communicator: Communicator, error: Exception | None) -> None:
+def agree(communicator: Communicator, error: Exception | Interrupted | None) -> None:
     """Raise on every rank the error of the lowest rank that has one. Collective."""
     errors = communicator.gather(error)
     first = next((e for e in errors if e is not None), None) if errors else None

@@ -38,8 +38,13 @@ _CORNERS = np.array([[0.0, 0.0], [1.0, 0.0], [0.5, 3**0.5 / 2]])
 _MARKERS = {False: "s", True: "o"}
 """Marker of a known entry and of a candidate."""
 _SHADE_LIMIT_EV_PER_ATOM = 0.3
-_LABEL_SPACING = 0.09
-"""Labels of the hull's corners closer than this along x give way to each other."""
+_AXES_POINTS = np.array([370.0, 225.0])
+"""Width and height of the binary figure's axes, nearly."""
+_LABEL_POINTS = np.array([36.0, 24.0])
+_SHIFTS = sorted(
+    ((dx, dy) for dx in (0, 14, 26, 38, 52, 66) for dy in (-6, -16, -28, -40)), key=lambda s: s[0] - 2 * s[1]
+)
+"""Where a label may stand below its point and to its outer side, in points, best first."""
 
 Entry = Mapping[str, Any]
 
@@ -82,7 +87,7 @@ def subscripted(formula: str) -> str:
 def energy_window(hull: Mapping[str, Any]) -> tuple[float, float]:
     """Range of the energy axis, eV/atom: the hull with its labels, and two thirds of its depth above zero."""
     depth = max(0.05, *(-e["formation_energy_ev_per_atom"] for e in hull["entries"]))
-    return -1.3 * depth, 0.65 * depth
+    return -1.35 * depth, 0.65 * depth
 
 
 def _draw_binary(figure: Any, axes: Any, hull: Mapping[str, Any]) -> None:
@@ -100,10 +105,14 @@ def _draw_binary(figure: Any, axes: Any, hull: Mapping[str, Any]) -> None:
             label=label,
             zorder=2 if known else 4,
         )
-    _draw_lines(axes, hull["known_facets"], place, "known hull", color=_QUIET, linestyle=(0, (5, 3)), zorder=3.2)
-    _draw_lines(axes, hull["facets"], place, "hull with candidates", color=_INK, linestyle="-", zorder=3)
+    augmented = any(e["role"] == "candidate" for e in hull["entries"])
+    if augmented:  # beneath the other: seen where they differ
+        dashes = (0, (5, 3))
+        _draw_lines(axes, hull["known_facets"], place, "known hull", color=_QUIET, linestyle=dashes, zorder=2.5)
+    name = "hull with candidates" if augmented else "hull"
+    _draw_lines(axes, hull["facets"], place, name, color=_INK, linestyle="-", zorder=3)
     by_id = {e["id"]: e for e in hull["entries"]}
-    _label_corners(axes, [by_id[id] for id in hull["hull"] if len(by_id[id]["composition"]) > 1])
+    _label_corners(axes, [by_id[id] for id in hull["hull"] if len(by_id[id]["composition"]) > 1], (low, high))
     above = sum(e["formation_energy_ev_per_atom"] > high for e in hull["entries"])
     if above:
         axes.set_title(f"{above} more above {high:.2f} eV/atom", loc="right", fontsize=7.5, color=_QUIET, pad=2)
@@ -117,27 +126,38 @@ def _draw_binary(figure: Any, axes: Any, hull: Mapping[str, Any]) -> None:
     figure.legend(loc="outside upper center", ncols=3, frameon=False, fontsize=8, handletextpad=0.4)
 
 
-def _label_corners(axes: Any, corners: Sequence[Entry]) -> None:
-    """Formula and space group number under each compound on the hull."""
-    x = np.array([entry["x"] for entry in corners])
-    crowded = np.diff(x, prepend=-1.0, append=2.0) < _LABEL_SPACING
-    for entry, before, after in zip(corners, crowded[:-1], crowded[1:], strict=True):
-        alignment, shift = "center", (0, -24 if before and after else -6)
-        if before != after:
-            alignment, shift = ("left", (-2, -6)) if before else ("right", (2, -6))
+def _label_corners(axes: Any, corners: Sequence[Entry], window: tuple[float, float]) -> None:
+    """Formula and space group number under each compound on the hull; crowded ones are moved away."""
+    scale = _AXES_POINTS / (1.06, window[1] - window[0])
+    taken: list[np.ndarray] = []
+    for entry in sorted(corners, key=lambda e: abs(e["x"] - 0.5)):  # the outer ones have room to give way
+        at = np.array([entry["x"], entry["formation_energy_ev_per_atom"]])
+        side, slope = np.sign(entry["x"] - 0.5), np.clip(4 * (entry["x"] - 0.5), -1.0, 1.0)
+        outwards = [(14 * slope + side * dx, dy) for dx, dy in _SHIFTS]
+        inside = [s for s in outwards if at[1] * scale[1] + s[1] - _LABEL_POINTS[1] > window[0] * scale[1]]
+        free = (s for s in inside if all(_apart(at * scale + s, other) for other in taken))
+        shift = next(free, outwards[-1])
+        taken.append(at * scale + shift)
         number = f"\n({entry['spacegroup']})" if entry["spacegroup"] else ""
         axes.annotate(
             subscripted(entry["formula"]) + number,
-            (entry["x"], entry["formation_energy_ev_per_atom"]),
+            at,
             xytext=shift,
             textcoords="offset points",
-            ha=alignment,
+            ha="center",
             va="top",
             fontsize=8,
             color=_INK,
             zorder=5,
             path_effects=_halo(),
+            arrowprops={"arrowstyle": "-", "lw": 0.5, "color": _QUIET, "shrinkA": 0, "shrinkB": 3}
+            if shift != outwards[0]
+            else None,
         )
+
+
+def _apart(one: np.ndarray, other: np.ndarray) -> bool:
+    return bool((np.abs(one - other) > _LABEL_POINTS).any())
 
 
 def _draw_ternary(figure: Any, axes: Any, hull: Mapping[str, Any]) -> None:

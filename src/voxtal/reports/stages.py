@@ -15,7 +15,7 @@ from typing import Literal
 
 from voxtal.errors import UserError
 from voxtal.reports.run_data import MODELS, read_candidates, read_metrics
-from voxtal.runs import RoundPaths
+from voxtal.runs import RoundPaths, read_json
 
 State = Literal["done", "running", "stopped", "waiting"]
 FRESH_SECONDS = 120.0
@@ -30,6 +30,8 @@ class Stage:
     name: str
     state: State
     detail: str
+    seconds: float | None
+    """Time spent in it, over all starts; None where the round has not noted any."""
     changed: float | None
     """Time of the last change, seconds since the epoch; None where there is nothing yet."""
 
@@ -90,19 +92,34 @@ def _is_alive(pid: int) -> bool:
 
 
 def round_stages(paths: RoundPaths, counts: Sequence[Count], at_work: bool) -> list[Stage]:
-    """Every stage of one round, in the order in which they run."""
-    stages = [
+    """Every stage of one round, in the order in which they run; the first open one is what is ``at_work``."""
+    autoencoders, networks = MODELS[:2], MODELS[2:]
+    traces = [
         _structures(paths, counts),
         _voxels(paths),
-        *(_training(model, paths.train(model)) for model in MODELS),
+        *(_training(model, paths.train(model)) for model in autoencoders),
         _Traces("encode", paths.graphs.is_file(), [paths.graphs]),
+        *(_training(model, paths.train(model)) for model in networks),
         _Traces("generate", paths.candidates.is_file(), [paths.candidates]),
         _screen(paths),
         _relax(paths, counts),
         _Traces("hull", paths.hull.is_file(), [paths.hull]),
         _Traces("report", paths.summary.is_file(), [paths.summary]),
     ]
-    return [traces.stage(paths.index, at_work) for traces in stages]
+    clock = paths.root / "stages.json"
+    seconds = read_json(clock) if clock.is_file() else {}
+    first_open = next((trace.name for trace in traces if not trace.done), None)
+    return [
+        Stage(
+            paths.index,
+            trace.name,
+            trace.state(at_work and trace.name == first_open),
+            trace.detail,
+            seconds.get("voxelize" if trace.name == "voxels" else trace.name),
+            trace.changed,
+        )
+        for trace in traces
+    ]
 
 
 @dataclass(frozen=True)
@@ -114,15 +131,16 @@ class _Traces:
     files: Sequence[Path]
     detail: str = ""
 
-    def stage(self, index: int, at_work: bool) -> Stage:
-        changed = max((path.stat().st_mtime for path in self.files if path.exists()), default=None)
-        state: State = "waiting"
+    @property
+    def changed(self) -> float | None:
+        return max((path.stat().st_mtime for path in self.files if path.exists()), default=None)
+
+    def state(self, at_work: bool) -> State:
         if self.done:
-            state = "done"
-        elif changed is not None:
-            fresh = time.time() - changed < FRESH_SECONDS
-            state = "running" if at_work or fresh else "stopped"
-        return Stage(index, self.name, state, self.detail, changed)
+            return "done"
+        if at_work or (self.changed is not None and time.time() - self.changed < FRESH_SECONDS):
+            return "running"
+        return "waiting" if self.changed is None else "stopped"
 
 
 def _structures(paths: RoundPaths, counts: Sequence[Count]) -> _Traces:
@@ -170,8 +188,8 @@ def _relax(paths: RoundPaths, counts: Sequence[Count]) -> _Traces:
         if count.round == paths.index and count.purpose == "candidate":
             statuses[count.status] += count.n
     detail = ", ".join(filter(None, [f"{len(results)}/{selected}" if selected else "", _listed(statuses)]))
-    done = 0 < selected <= len(results)
-    return _Traces("relax", done, results or sorted(paths.relax.glob("*")), detail)
+    relaxed = paths.relax / "relaxed.h5"
+    return _Traces("relax", relaxed.is_file(), [relaxed, *paths.relax.glob("*"), *results], detail)
 
 
 def _listed(counts: Counter[str]) -> str:

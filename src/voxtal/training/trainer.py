@@ -82,8 +82,10 @@ def train(
             if done % LOG_EVERY_STEPS == 0 or done == task.steps:
                 elapsed = round(time.monotonic() - began, 3)
                 log.write(json.dumps({"step": done, "steps": task.steps, "seconds": elapsed, **losses}) + "\n")
-            if done % checkpoint_every == 0 or done == task.steps or stop:
+            regular = done % checkpoint_every == 0 or done == task.steps
+            if regular:  # not at a stop: a run that was stopped keeps the same weights as one that was not
                 best = _keep_best(task, folder, best)
+            if regular or stop:
                 save_checkpoint(
                     checkpoints,
                     done,
@@ -98,7 +100,9 @@ def train(
             progress(1, "  ".join(f"{name} {value:.4g}" for name, value in losses.items()))
             if stop and done < task.steps:
                 raise Interrupted(f"{stop} after step {done} of {task.steps}")
-    write_json(folder / TRAINED, {"fingerprint": fingerprint, "steps": task.steps})
+        write_json(folder / TRAINED, {"fingerprint": fingerprint, "steps": task.steps})
+        if stop := stop_signal():
+            raise Interrupted(f"{stop} after the last step of {task.steps}")
 
 
 def is_trained(folder: Path, fingerprint: str) -> bool:

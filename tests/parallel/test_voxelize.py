@@ -1,0 +1,163 @@
+"""``voxelize`` under a real mpirun: same bytes on any number of ranks, after kills too, and clear ends."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from contextlib import suppress
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from voxtal.data.dataset import VoxelDataset
+
+PROGRAM = ("-c", "from voxtal.cli.voxelize import main; main()")
+SMALL_SHARDS = ("--set", "voxels.structures_per_shard=10")
+
+
+def finish(process, seconds=100):
+    out, err = process.communicate(timeout=seconds)
+    return process.returncode, out, err
+
+
+def contents(folder):
+    return {path.name: path.read_bytes() for path in sorted(folder.glob("*.h5"))}
+
+
+@pytest.fixture
+def voxelize(launch, structure_file):
+    """Start voxelize on the structure set with some ranks."""
+
+    def start(ranks, folder, *more, source=structure_file):
+        return launch(ranks, *PROGRAM, str(source), "-o", str(folder), *SMALL_SHARDS, *more)
+
+    return start
+
+
+def test_any_number_of_ranks_writes_the_same_bytes(voxelize, tmp_path):
+    """The data set would depend on the machine that made it; a bad row on rank 1 would stop the run."""
+    for ranks in (1, 2, 3):
+        code, out, err = finish(voxelize(ranks, tmp_path / str(ranks)))
+        assert code == 0, err
+        assert out.count("structures with voxels") == 1
+        assert "no voxels: not finite" in out
+        assert "no voxels: atoms closer than 0.5 A" in out
+        assert err == ""
+    assert contents(tmp_path / "1") == contents(tmp_path / "2") == contents(tmp_path / "3")
+    dataset = VoxelDataset(tmp_path / "3")
+    assert dataset.n_structures == 298
+    assert [row for row, _, _ in dataset.bad] == [50, 200]
+
+
+@pytest.mark.slow
+def test_a_killed_run_is_completed_to_the_same_bytes(voxelize, tmp_path):
+    """A node failure would cost all that was done, or leave half a shard in the data set."""
+    assert finish(voxelize(1, tmp_path / "undisturbed"))[0] == 0
+    random, folder = np.random.default_rng(), tmp_path / "voxels"
+    for ranks in (2, 3, 1):
+        running = voxelize(ranks, folder)
+        before = len(list(folder.glob("shard-*.h5")))
+        while len(list(folder.glob("shard-*.h5"))) < before + 3 and running.poll() is None:
+            time.sleep(0.002)
+        time.sleep(random.uniform(0, 0.02))
+        _kill_all(running)
+    assert not (folder / "index.h5").exists()
+    finished = len(list(folder.glob("shard-*.h5")))
+    code, out, err = finish(voxelize(2, folder))
+    assert code == 0, err
+    assert 0 < finished < 30
+    assert f"{300 - 10 * finished} rows in" in out
+    assert contents(folder) == contents(tmp_path / "undisturbed")
+    assert not list(folder.glob(".*.tmp"))
+
+
+def _kill_all(process):
+    """kill -9 of mpirun and of the ranks that it started."""
+    children = _children(process.pid)
+    for pid in [process.pid, *children]:
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    process.wait(timeout=30)
+    while any(os.path.exists(f"/proc/{pid}") for pid in children):
+        time.sleep(0.01)
+
+
+def _children(pid):
+    """Processes below ``pid``, however deep."""
+    parents = {}
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):
+            parents[int(stat.parent.name)] = int(stat.read_text().rpartition(")")[2].split()[1])
+    below = {pid}
+    while more := {child for child, parent in parents.items() if parent in below} - below:
+        below |= more
+    return sorted(below - {pid})
+
+
+def test_a_killed_rank_ends_the_others(voxelize, launch, structure_file, tmp_path):
+    """The others would wait for it until the time limit."""
+    running = voxelize(3, tmp_path / "voxels")
+    while not list((tmp_path / "voxels").glob("shard-*.h5")):
+        assert running.poll() is None
+        time.sleep(0.002)
+    ranks = [pid for pid in _children(running.pid) if _is_rank(pid)]
+    os.kill(ranks[-1], signal.SIGKILL)
+    code, _, _ = finish(running, seconds=30)
+    assert code != 0
+    code, _, err = finish(voxelize(2, tmp_path / "voxels"))
+    assert code == 0, err
+
+
+def _is_rank(pid):
+    return "voxtal.cli.voxelize" in Path(f"/proc/{pid}/cmdline").read_text() and not _children(pid)
+
+
+def test_a_rank_that_fails_is_named_and_ends_the_run(launch, structure_file, tmp_path):
+    """One rank's broken disk would leave the others hanging, with no word on where."""
+    program = (
+        "import voxtal.data.voxelize as stage, voxtal.cli.voxelize as cli\n"
+        "from voxtal.parallel.communicator import launcher_rank\n"
+        "whole = stage.write_shard\n"
+        "def full(path, *rest):\n"
+        "    if launcher_rank() == 1: raise OSError(28, 'No space left on device', str(path))\n"
+        "    whole(path, *rest)\n"
+        "stage.write_shard = full\n"
+        "cli.main()\n"
+    )
+    started = time.monotonic()
+    code, _, err = finish(launch(2, "-c", program, str(structure_file), "-o", str(tmp_path / "voxels"), *SMALL_SHARDS))
+    assert code == 1
+    assert "rank 1 of 2 failed" in err
+    assert "voxtal: No space left on device" in err
+    assert time.monotonic() - started < 30
+
+
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_wrong_input_is_said_once_with_exit_code_2(voxelize, tmp_path, ranks):
+    """256 ranks would print 256 tracebacks."""
+    code, _, err = finish(voxelize(ranks, tmp_path / "voxels", source=tmp_path / "absent.h5"))
+    assert code == 2
+    assert err.count("voxtal: ") == 1
+    assert "absent.h5" in err
+    assert "Traceback" not in err
+    code, _, err = finish(voxelize(ranks, tmp_path / "voxels", "--set", "voxels.site_grid=8"))
+    assert code == 2
+    assert err.count("sites_grid") == 1
+    code, _, err = finish(voxelize(ranks, tmp_path / "voxels", "--no-such-option"))
+    assert code == 2
+    assert err.count("No such option") == 1
+
+
+def test_a_stopped_run_exits_75_and_is_carried_on(voxelize, launch, structure_file, tmp_path):
+    """A preempted job would look failed, and its batch script would not requeue it."""
+    running = launch(2, *PROGRAM, str(structure_file), "-o", "voxels", "--set", "voxels.structures_per_shard=2")
+    while not list((tmp_path / "voxels").glob("shard-*.h5")):
+        assert running.poll() is None
+        time.sleep(0.002)
+    for pid in [pid for pid in _children(running.pid) if _is_rank(pid)]:
+        os.kill(pid, signal.SIGTERM)
+    code, _, err = finish(running)
+    assert code == 75, err
+    assert err.count("Run the same command again") == 1
