@@ -39,7 +39,14 @@ TINY: dict[str, Any] = {
     "system": "Cu-Au",
     "seed": 3,
     "structures": {"withhold": ["AuCu 221"]},
-    "voxels": {"sites_grid": 16, "box_angstrom": 8.0, "lattice_grid": 8},
+    "voxels": {
+        "sites_grid": 16,
+        "box_angstrom": 8.0,
+        "sites_sigma_angstrom": 0.5,
+        "lattice_grid": 8,
+        "lattice_sigma_angstrom": 0.5,
+        "placement": "compact",
+    },
     "train": {
         "precision": "float32",
         "device": "cpu",
@@ -56,10 +63,16 @@ TINY: dict[str, Any] = {
 """A configuration with which the whole loop takes seconds on :func:`copper_gold`."""
 
 
-@pytest.fixture
-def tiny() -> dict[str, Any]:
-    """:data:`TINY`, to be changed at will."""
+@pytest.fixture(scope="session")
+def tiny_tree() -> dict[str, Any]:
+    """:data:`TINY`."""
     return copy.deepcopy(TINY)
+
+
+@pytest.fixture
+def tiny(tiny_tree: dict[str, Any]) -> dict[str, Any]:
+    """:data:`TINY`, to be changed at will."""
+    return copy.deepcopy(tiny_tree)
 
 
 @pytest.fixture(scope="session")

@@ -99,6 +99,8 @@ class GenerateConfig(_Section):
 class ScreenConfig(_Section):
     select: int = Field(default=20, ge=1)
     """Candidates handed to the calculator per round."""
+    min_contact: float = Field(default=0.7, ge=0, le=1)
+    """Candidates with two atoms closer than this share of the sum of their close-packed radii are not selected."""
     diversity: float = Field(default=0.5, ge=0, le=1)
     """0: select by predicted formation energy alone; 1: by distance in latent space alone."""
 
@@ -160,20 +162,20 @@ PRESETS: dict[str, dict[str, Any]] = {
             "box_angstrom": 15.0,
             "sites_sigma_angstrom": 0.5,
             "lattice_grid": 16,
-            "lattice_sigma_angstrom": 0.5,
+            "lattice_sigma_angstrom": 1.0,
             "placement": "compact",
         },
         "train": {
             "precision": "bf16",
             "lattice_ae": {"width": 16, "latent": 25, "steps": 1500, "batch_size": 32, "learning_rate": 2e-3},
-            "sites_ae": {"width": 32, "latent": 200, "steps": 1200, "batch_size": 32, "learning_rate": 2e-3},
+            "sites_ae": {"width": 32, "latent": 200, "steps": 1400, "batch_size": 32, "learning_rate": 3e-3},
             "constraint": {"width": 16, "steps": 800, "batch_size": 64, "learning_rate": 1e-3},
             "ccdcgan": {
-                "width": 64,
-                "noise": 64,
-                "steps": 2000,
+                "width": 256,
+                "noise": 16,
+                "steps": 4000,
                 "batch_size": 64,
-                "learning_rate": 2e-4,
+                "learning_rate": 1e-3,
             },
         },
     },

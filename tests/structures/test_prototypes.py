@@ -10,9 +10,9 @@ import pytest
 from pymatgen.core import Lattice, Structure
 
 from voxtal.errors import UserError
+from voxtal.structures.contacts import atomic_volume
 from voxtal.structures.prototypes import (
     HypotheticalResult,
-    atomic_volume,
     hypothetical_structures,
     matches_phase,
     parse_system,

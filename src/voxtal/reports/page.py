@@ -36,7 +36,7 @@ MODEL_TITLES = {
     "constraint": "Formation-energy constraint",
     "ccdcgan": "CCDCGAN",
 }
-FUNNEL = ("attempts", "valid", "unique", "novel", "selected")
+FUNNEL = ("attempts", "valid", "unique", "novel", "believable", "selected")
 MAX_ROWS = 100
 EF = "E<sub>f</sub>"
 DELTA_EF = f'<span class="nowrap">|Δ{EF}|</span>'

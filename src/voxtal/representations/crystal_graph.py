@@ -35,27 +35,28 @@ class GraphLayout:
     @property
     def side(self) -> int:
         """Pixels along one edge of the image."""
-        codes = len(self.elements) * self.sites_latent
         for side in _SIDES:
-            if side >= self.lattice_latent and side * (side - 1) >= codes:
+            if side >= self.lattice_latent and side * (side - 1) >= self._codes:
                 return side
         raise ValueError(f"{len(self.elements)} elements of {self.sites_latent} numbers fit no crystal graph")
 
+    @property
+    def _codes(self) -> int:
+        return len(self.elements) * self.sites_latent
+
     def pack(self, lattice_codes: np.ndarray, sites_codes: np.ndarray) -> np.ndarray:
         """Images (n, side, side) of codes (n, lattice_latent) and (n, elements, sites_latent)."""
-        n = len(lattice_codes)
-        graphs = np.zeros((n, self.side, self.side), dtype=np.float32)
-        graphs[:, 0, : self.lattice_latent] = lattice_codes
-        rows = graphs[:, 1:].reshape(n, -1)
-        rows[:, : len(self.elements) * self.sites_latent] = sites_codes.reshape(n, -1)
-        graphs[:, 1:] = rows.reshape(n, self.side - 1, self.side)
-        return graphs
+        n, side = len(lattice_codes), self.side
+        graphs = np.zeros((n, side * side), dtype=np.float32)
+        graphs[:, : self.lattice_latent] = lattice_codes
+        graphs[:, side : side + self._codes] = sites_codes.reshape(n, self._codes)
+        return graphs.reshape(n, side, side)
 
     def unpack(self, graphs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Codes (n, lattice_latent) and (n, elements, sites_latent) of images (n, side, side)."""
-        n = len(graphs)
-        flat = graphs[:, 1:].reshape(n, -1)[:, : len(self.elements) * self.sites_latent]
-        return graphs[:, 0, : self.lattice_latent], flat.reshape(n, len(self.elements), self.sites_latent)
+        n, side = len(graphs), self.side
+        sites_codes = graphs.reshape(n, side * side)[:, side : side + self._codes]
+        return graphs[:, 0, : self.lattice_latent], sites_codes.reshape(n, len(self.elements), self.sites_latent)
 
     def strength(self, graphs: np.ndarray) -> np.ndarray:
         """Root mean square (n, elements) of every element's code: what tells a present element from an absent one."""

@@ -118,6 +118,7 @@ def funnel(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
             "valid": valid,
             "unique": unique,
             "novel": unique - outcomes["known"],
+            "believable": unique - outcomes["known"] - outcomes["too-close"] - outcomes["element"],
             "selected": outcomes["selected"],
         },
         "invalid_reasons": dict(Counter(row["reason"] for row in rows if row["outcome"] == "invalid")),

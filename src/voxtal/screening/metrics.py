@@ -40,13 +40,15 @@ def regression(targets: np.ndarray, predicted: np.ndarray) -> dict[str, Any]:
 def relaxation(formation_energy: np.ndarray, before: np.ndarray, e_above_hull: np.ndarray) -> dict[str, Any]:
     """What relaxation did to candidates; all arrays (n,), eV/atom.
 
-    ``e_above_hull`` is signed and against the known phases: negative for a candidate that redefines the hull.
+    ``e_above_hull`` is signed and against the known phases: negative for a candidate that redefines the hull, NaN
+    for one without a hull.
     """
     n = len(formation_energy)
+    known = e_above_hull[np.isfinite(e_above_hull)]
     return {
         "n_relaxed": n,
         "mean_abs_delta_ef_ev_per_atom": float(np.mean(np.abs(formation_energy - before))) if n else None,
         "fraction_negative_ef": float(np.mean(formation_energy < 0)) if n else None,
-        "best_e_above_hull_ev_per_atom": float(np.min(e_above_hull)) if n else None,
-        "n_within_0.1_of_hull": int(np.sum(e_above_hull <= 0.1)),
+        "best_e_above_hull_ev_per_atom": float(np.min(known)) if len(known) else None,
+        "n_within_0.1_of_hull": int(np.sum(known <= 0.1)),
     }

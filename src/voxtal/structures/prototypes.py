@@ -12,12 +12,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from itertools import combinations, permutations
-from math import gcd, pi
+from math import gcd
 from typing import Any
 
 import numpy as np
 
-from voxtal.errors import UserError
+from voxtal.structures.contacts import MIN_CONTACT, atomic_volume, too_close
 from voxtal.structures.filters import Selection, primitive_cell, why_dropped
 from voxtal.structures.matching import STRICT, Matcher, first_of_duplicates
 from voxtal.structures.phases import matches_phase, parse_system, with_spacegroup
@@ -25,7 +25,6 @@ from voxtal.structures.structure_set import SOURCE, StructureSet
 
 __all__ = [
     "HypotheticalResult",
-    "atomic_volume",
     "hypothetical_structures",
     "matches_phase",
     "parse_system",
@@ -35,11 +34,6 @@ __all__ = [
 MAX_ELEMENT_ATOMS = 8
 """Largest primitive cell of a prototype that is filled with one element."""
 
-MIN_CONTACT = 0.7
-"""Shortest distance allowed, over the sum of the two atoms' close-packed radii."""
-
-_CLOSE_PACKING = 0.7405
-_AVOGADRO_PER_CM3_IN_A3 = 0.602214076
 _LABEL_COUNT = re.compile(r"([A-Z])(\d*)")
 
 
@@ -109,7 +103,7 @@ def hypothetical_structures(
         tried += 1
         limit = min(max_atoms, MAX_ELEMENT_ATOMS) if len(assigned) == 1 else max_atoms
         structure = _fill(prototype, assigned, volumes)
-        reason = _why_unlikely(structure, volumes, Selection(max_atoms=limit, max_length=max_length))
+        reason = _why_unlikely(structure, Selection(max_atoms=limit, max_length=max_length))
         if reason is not None:
             dropped[reason] += 1
             continue
@@ -122,26 +116,6 @@ def hypothetical_structures(
         dropped[_DUPLICATE] = len(structures) - len(kept)
     made = StructureSet.from_structures(structures, ids, provenance={SOURCE: sources})
     return HypotheticalResult(made.subset(kept), tried, dict(dropped.most_common()))
-
-
-def atomic_volume(symbol: str) -> float:
-    """Volume of one atom in the solid or liquid element, cubic angstrom, from its molar volume.
-
-    Raises
-    ------
-    UserError
-        No molar volume is known (At, Fr and the elements from Fm on).
-    """
-    from pymatgen.core import Element
-
-    volume = None if symbol in _NO_VOLUME or Element(symbol).Z > _LAST_WITH_VOLUME else Element(symbol).molar_volume
-    if volume is None:
-        raise UserError(f"No atomic volume is known for {symbol}; hypothetical structures of it cannot be made.")
-    return float(volume) / _AVOGADRO_PER_CM3_IN_A3
-
-
-_NO_VOLUME = ("At", "Fr")
-_LAST_WITH_VOLUME = 99
 
 
 def _assignments(
@@ -176,19 +150,13 @@ def _fill(prototype: Prototype, assigned: Sequence[str], volumes: dict[str, floa
     return Structure(Lattice(prototype.cell * scale), species, prototype.frac_coords)
 
 
-def _why_unlikely(structure: Any, volumes: dict[str, float], selection: Selection) -> str | None:
+def _why_unlikely(structure: Any, selection: Selection) -> str | None:
     verdict = why_dropped(np.array(structure.atomic_numbers), structure.lattice.matrix, selection)
     if verdict is not None:
         return verdict[0]
-    radii = np.array([_close_packed_radius(volumes[site.specie.symbol]) for site in structure])
-    first, second, _, distances = structure.get_neighbor_list(2 * MIN_CONTACT * radii.max())
-    if (distances < MIN_CONTACT * (radii[first] + radii[second])).any():
+    if too_close(structure):
         return f"atoms closer than {MIN_CONTACT} of their radii's sum"
     return None
-
-
-def _close_packed_radius(volume: float) -> float:
-    return (3 * _CLOSE_PACKING * volume / (4 * pi)) ** (1 / 3)
 
 
 @cache

@@ -18,8 +18,9 @@ from voxtal.training.device import Arithmetic
 from voxtal.training.losses import squared_error, weighted_cross_entropy
 from voxtal.training.trainer import batch_rows, cosine_rate
 
-CODE_NOISE = 0.1
-"""Standard deviation of the noise on codes in training (laptop): decoding then forgives a generator's small errors."""
+CODE_NOISE = {"laptop-sites-ae": 0.1, "laptop-lattice-ae": 0.02}
+"""Standard deviation of the noise on codes in training: decoding then forgives a generator's small errors. Cells are
+continuous, unlike atom counts: more noise there costs degrees in the angles."""
 
 
 class AutoencoderTask:
@@ -79,7 +80,7 @@ class AutoencoderTask:
         if self.published:
             return squared_error(self.network(images), images)
         codes = self.network.encode(images)
-        codes = codes + CODE_NOISE * torch.randn_like(codes)
+        codes = codes + CODE_NOISE[self.architecture] * torch.randn_like(codes)
         return weighted_cross_entropy(self.network.decode_logits(codes), images)
 
     def validate(self) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import pickle
 import re
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,7 @@ from voxtal.runs import atomic_path
 
 _KEPT = 2
 _NAME = re.compile(r"step-(\d{8})\.pt")
+_DAMAGED = (zipfile.BadZipFile, pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, KeyError)
 
 
 def save_checkpoint(folder: Path, step: int, state: Mapping[str, Any]) -> Path:
@@ -26,11 +29,11 @@ def save_checkpoint(folder: Path, step: int, state: Mapping[str, Any]) -> Path:
 
 
 def load_checkpoint(folder: Path) -> dict[str, Any] | None:
-    """The newest checkpoint that can be read (archives carry a checksum per record), or None."""
+    """The newest checkpoint that can be read and is whole, or None."""
     for path in reversed(_checkpoints(folder)):
         try:
-            return torch.load(path, map_location="cpu", weights_only=True)
-        except (RuntimeError, EOFError, OSError, ValueError, KeyError):
+            return _read(path)
+        except _DAMAGED:
             path.rename(path.with_suffix(".unreadable"))
     return None
 
@@ -52,9 +55,16 @@ def load(path: Path, made_by: str) -> dict[str, Any]:
     if not path.is_file():
         raise UserError(f"No trained model at {path}; make it with `{made_by}`.")
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, EOFError, ValueError, KeyError) as error:
+        return _read(path)
+    except _DAMAGED as error:
         raise UserError(f"{path} cannot be read ({error}); delete it and run `{made_by}`.") from None
+
+
+def _read(path: Path) -> dict[str, Any]:
+    with zipfile.ZipFile(path) as archive:  # torch.load does not look at the checksums of the records
+        if (damaged := archive.testzip()) is not None:
+            raise zipfile.BadZipFile(f"{damaged} in it is damaged")
+    return torch.load(path, map_location="cpu", weights_only=True)
 
 
 def _checkpoints(folder: Path) -> list[Path]:

@@ -37,4 +37,7 @@ class Arithmetic:
 
     def place(self, module: nn.Module) -> nn.Module:
         """``module`` on the device; 3D convolutions run several times faster with channels last."""
-        return module.to(self.device).to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
+        module = module.to(self.device)
+        if any(parameter.dim() == 5 for parameter in module.parameters()):
+            module = module.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
+        return module

@@ -22,10 +22,10 @@ from voxtal.training.losses import (
 )
 from voxtal.training.trainer import batch_rows
 
-GRAPH_NOISE = 0.1
+GRAPH_NOISE = 0.03
 """Standard deviation of the noise on what the discriminator sees (laptop): codes are nearly binary, and without
 noise it would tell generated ones by that alone."""
-PENALTY = 1.0
+PENALTY = 0.3
 """Weight of R1 + R2."""
 AVERAGING = 0.995
 """Decay of the running mean of the generator's weights, the one that is kept."""

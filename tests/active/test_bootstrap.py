@@ -1,0 +1,116 @@
+"""Round 0's structures: what is trained on, what is set aside, what is dropped."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import numpy as np
+import pytest
+
+from voxtal.active.bootstrap import bootstrap, split_structures, training_set, withheld_path, within_system
+from voxtal.config import build_config
+from voxtal.errors import UserError
+from voxtal.ledger import Ledger
+from voxtal.runs import Run
+from voxtal.structures.phases import matches_phase
+from voxtal.structures.structure_set import FORMATION_ENERGY, METHOD, SPLIT, StructureSet
+
+
+def labelled(structures: list[Any], energies: list[float]) -> StructureSet:
+    ids = [f"s{i}" for i in range(len(structures))]
+    return StructureSet.from_structures(structures, ids, properties={FORMATION_ENERGY: energies})
+
+
+def test_within_system(copper_gold: list[Any]) -> None:
+    """A ternary, or another binary, in the training set of Cu-Au; its elements belong there."""
+    other = copper_gold[-1].copy()
+    other.replace(0, "Pd")
+    structures = labelled([*copper_gold, other], [0.0] * (len(copper_gold) + 1))
+    assert len(within_system(structures, "Cu-Au")) == len(copper_gold)
+    assert len(within_system(structures, None)) == len(copper_gold) + 1
+    gold = within_system(structures, "Au")
+    assert 0 < len(gold) < len(copper_gold)
+    assert set(gold.numbers.tolist()) == {79}
+
+
+def test_what_is_not_trained_on(copper_gold: list[Any]) -> None:
+    """Too high ones, what relaxed into a withheld phase (that would give its answer away), and duplicates."""
+    first, second, third, fourth = copper_gold[-4:]
+    doubled = second * (2, 1, 1)
+    structures = labelled([first, second, doubled, third, fourth], [0.0, -0.1, -0.1, -0.2, 3.0])
+    kept, dropped = training_set(structures, labelled([third], [-0.2]), 1.0)
+    assert kept.ids.tolist() == ["s0", "s1"]
+    assert dropped == {"too high in energy": 1, "relaxed into a withheld phase": 1, "relaxed into another": 1}
+
+
+def test_energy_that_is_not_a_number_is_not_trained_on(copper_gold: list[Any]) -> None:
+    """NaN compares false to every limit."""
+    structures = labelled(copper_gold[-2:], [np.nan, 0.0])
+    kept, _ = training_set(structures, structures.subset([]), 1.0)
+    assert kept.ids.tolist() == ["s1"]
+
+
+@pytest.mark.parametrize(("fraction", "heldout"), [(0.0, 0), (0.1, 3), (0.5, 14)])
+def test_split(fraction: float, heldout: int, copper_gold: list[Any]) -> None:
+    """The share that was asked for, the same for the same seed, another for another."""
+    structures = labelled(copper_gold, [0.0] * len(copper_gold))
+    split = split_structures(structures, fraction, 0).provenance[SPLIT]
+    assert sum(split == "heldout") == heldout
+    assert sum(split == "train") == len(copper_gold) - heldout
+    assert (split == split_structures(structures, fraction, 0).provenance[SPLIT]).all()
+    if heldout:
+        assert (split != split_structures(structures, fraction, 1).provenance[SPLIT]).any()
+
+
+@pytest.fixture
+def imported_run(tmp_path: Any, tiny: dict[str, Any], copper_gold: list[Any]) -> Run:
+    (tmp_path / "given.json").write_text(json.dumps([structure.as_dict() for structure in copper_gold]))
+    tiny["structures"]["source"] = "given.json"
+    return Run(tmp_path, build_config(tiny))
+
+
+def test_imported_structures_are_labelled_and_the_phase_withheld(imported_run: Run, quiet: Any) -> None:
+    """Real relaxations by EMT: every structure has its energy and method, B2 CuAu is set aside and nowhere else."""
+    paths = imported_run.round(0)
+    paths.root.mkdir()
+    counts = bootstrap(imported_run, paths, quiet)
+    structures, withheld = StructureSet.read(paths.structures), StructureSet.read(withheld_path(paths))
+    assert counts["training"] == len(structures)
+    assert counts["given"] == 27
+    assert counts["withheld"] == len(withheld) == 1
+    assert sum(v for k, v in counts.items() if k != "given") == 27
+    assert matches_phase(withheld.structure(0), "AuCu 221")
+    assert not any(matches_phase(structure, "AuCu 221") for structure in structures)
+    assert np.isfinite(structures.properties[FORMATION_ENERGY]).all()
+    assert len(set(structures.provenance[METHOD])) == 1
+    with Ledger(imported_run.ledger) as ledger:
+        counted = {(row["purpose"], row["status"]) for row in ledger.calculations()}
+    assert {purpose for purpose, _ in counted} == {"element", "training", "withheld"}
+
+
+def test_too_few_structures_are_refused(imported_run: Run, tiny: dict[str, Any], quiet: Any) -> None:
+    """Models of five structures are none; the message says what was dropped and why."""
+    tiny["structures"] |= {"source": "given.json", "max_formation_energy_ev_per_atom": -5.0}
+    run = Run(imported_run.root, build_config(tiny))
+    paths = run.round(0)
+    paths.root.mkdir()
+    with pytest.raises(UserError, match="Only 0 structures are left to train on.*'too high in energy': 26"):
+        bootstrap(run, paths, quiet)
+    assert not paths.structures.exists()
+
+
+def test_source_without_the_system_is_refused(imported_run: Run, tiny: dict[str, Any], quiet: Any) -> None:
+    """A file of another system."""
+    tiny |= {"system": "Ni-Pd", "structures": {"source": "given.json"}}
+    run = Run(imported_run.root, build_config(tiny))
+    with pytest.raises(UserError, match=r"'given\.json' gives no structures of Ni-Pd"):
+        bootstrap(run, run.round(0), quiet)
+
+
+def test_hypothetical_structures_need_a_system(imported_run: Run, tiny: dict[str, Any], quiet: Any) -> None:
+    """Every element into every prototype is no start."""
+    del tiny["system"], tiny["structures"]["source"]
+    run = Run(imported_run.root, build_config(tiny))
+    with pytest.raises(UserError, match="needs a system"):
+        bootstrap(run, run.round(0), quiet)
