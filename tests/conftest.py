@@ -51,13 +51,13 @@ TINY: dict[str, Any] = {
         "precision": "float32",
         "device": "cpu",
         "checkpoint_every_steps": 20,
-        "lattice_ae": {"width": 8, "latent": 8, "steps": 150, "batch_size": 16, "learning_rate": 4e-3},
-        "sites_ae": {"width": 8, "latent": 16, "steps": 150, "batch_size": 16, "learning_rate": 4e-3},
+        "lattice_ae": {"width": 8, "latent": 8, "steps": 200, "batch_size": 16, "learning_rate": 4e-3},
+        "sites_ae": {"width": 8, "latent": 16, "steps": 200, "batch_size": 16, "learning_rate": 4e-3},
         "constraint": {"width": 8, "steps": 60, "batch_size": 16, "learning_rate": 1e-3},
-        "ccdcgan": {"width": 32, "noise": 8, "steps": 150, "batch_size": 16, "learning_rate": 1e-3},
+        "ccdcgan": {"width": 32, "noise": 8, "steps": 200, "batch_size": 16, "learning_rate": 1e-3},
     },
     "generate": {"n": 24},
-    "screen": {"select": 4},
+    "screen": {"select": 4, "min_contact": 0.5},
     "relax": {"calculator": "emt", "label_max_steps": 1, "candidate_max_steps": 3, "workers": 1},
 }
 """A configuration with which the whole loop takes seconds on :func:`copper_gold`."""
@@ -77,7 +77,8 @@ def tiny(tiny_tree: dict[str, Any]) -> dict[str, Any]:
 
 @pytest.fixture(scope="session")
 def copper_gold() -> list[Any]:
-    """Twenty-seven different orderings of Cu and Au on cubic lattices, at most four atoms each."""
+    """Twenty-four different orderings of Cu and Au on cubic lattices, at most four atoms each; the last three are
+    Cu3Au (L1_2), CuAu (L1_0) and CuAu (B2)."""
     from pymatgen.core import Lattice, Structure
 
     fcc, bcc = (np.ones((3, 3)) - np.eye(3)) / 2, 0.5 - np.eye(3)
@@ -85,7 +86,7 @@ def copper_gold() -> list[Any]:
     for edge, primitive in ((3.6, fcc), (2.9, bcc), (2.4, np.eye(3))):
         for multiples in ((1, 1, 1), (1, 1, 2), (1, 1, 3), (1, 2, 2)):
             n = int(np.prod(multiples))
-            for gold in range(1 if n > 1 else 0, n if n > 1 else 2):
+            for gold in {1: (0, 1), 2: (1,), 3: (1, 2), 4: (1, 3)}[n]:
                 lattice = Lattice(edge * (1 + 0.13 * gold / n) * primitive)
                 structure = Structure(lattice, ["Cu"], [[0, 0, 0]]) * multiples
                 out.append(Structure(structure.lattice, ["Au"] * gold + ["Cu"] * (n - gold), structure.frac_coords))
