@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -35,7 +36,7 @@ def batch_norm(channels: int) -> int:
     return 2 * channels
 
 
-STRIDED_2D = sum(conv(i, o, 3, 2) for i, o in zip([1, 8, 16, 32, 64, 128, 256], [8, 16, 32, 64, 128, 256, 512]))
+STRIDED_2D = sum(conv(i, o, 3, 2) for i, o in pairwise([1, 8, 16, 32, 64, 128, 256, 512]))
 """160 -> 80 -> 40 -> 20 -> 10 -> 5 -> 3 -> 2 pixels."""
 EXPECTED = {
     "sites encoder": conv(1, 64, 4, 3) + 4 * conv(64, 64, 4, 3) + dense(64 * 2**3, 200),
@@ -53,7 +54,7 @@ EXPECTED = {
     "constraint": STRIDED_2D + conv(512, 512, 3, 2) + dense(512 * 2 * 2, 1),
     "discriminator": STRIDED_2D + conv(512, 512, 3, 2) + dense(512 * 2 * 2, 1),
     "generator": dense(800, 128 * 5 * 5)
-    + sum(conv(i, o, 3, 2) + batch_norm(o) for i, o in zip([128, 128, 64, 32, 16], [128, 64, 32, 16, 8]))
+    + sum(conv(i, o, 3, 2) + batch_norm(o) for i, o in pairwise([128, 128, 64, 32, 16, 8]))
     + conv(8, 1, 3, 2),
 }
 

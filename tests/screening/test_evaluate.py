@@ -70,9 +70,10 @@ def test_verdicts(attempts: StructureSet, known: StructureSet, quiet: Any) -> No
 def test_funnel_adds_up(attempts: StructureSet, known: StructureSet, quiet: Any) -> None:
     """Every attempt is counted once: what falls at each gate and what is left are all attempts."""
     rows, passed = judge_candidates(attempts, known, quiet)
-    rows[6]["outcome"] = "selected"
+    rows[1]["outcome"], rows[6]["outcome"] = "too-close", "selected"
     counts = funnel(rows)
-    assert counts["funnel"] == {"attempts": 7, "valid": 5, "unique": 3, "novel": 2, "selected": 1}
+    gates = {"attempts": 7, "valid": 5, "unique": 3, "novel": 2, "believable": 1, "selected": 1}
+    assert counts["funnel"] == gates
     assert counts["funnel"]["novel"] == len(passed)
     assert counts["invalid_reasons"] == {"no cell": 1, "atoms closer than 0.5 A": 1}
     assert sum(counts["invalid_reasons"].values()) == 7 - counts["funnel"]["valid"]
@@ -82,7 +83,9 @@ def test_nothing_valid(attempts: StructureSet, known: StructureSet, quiet: Any) 
     """The first round of a badly trained model is a result too."""
     rows, passed = judge_candidates(attempts.subset([0, 4]), known, quiet)
     assert passed.shape == (0,)
-    assert funnel(rows)["funnel"] == {"attempts": 2, "valid": 0, "unique": 0, "novel": 0, "selected": 0}
+    counts = funnel(rows)["funnel"]
+    assert counts.pop("attempts") == 2
+    assert set(counts.values()) == {0}
 
 
 def test_candidates_table(attempts: StructureSet, known: StructureSet, quiet: Any, tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from voxtal.training.losses import (
 
 
 def test_discriminator_calls_originals_zero_and_generated_ones_one() -> None:
-    """Eq. 1 of the paper has D -> 0 for originals; the other way round the generator would be taught to be found out."""
+    """Eq. 1 of the paper has D -> 0 for originals; the other way round the generator learns to be found out."""
     low, high = torch.full((4,), -8.0), torch.full((4,), 8.0)
     assert discriminator_loss(low, high) < 1e-3
     assert discriminator_loss(high, low) > 7

@@ -1,4 +1,4 @@
-"""Which candidates to label: low predicted energy, far from each other and from what is known. Pure."""
+"""Which candidates to label: low predicted energy, far from each other. Pure."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ from voxtal.workflows.relaxation import relax_set
 Progress = Callable[[str, int], AbstractContextManager[Callable[..., None]]]
 
 
-def bootstrap(run: Run, paths: RoundPaths, progress: Progress) -> dict[str, Any]:
+def bootstrap(run: Run, paths: RoundPaths, progress: Progress, say: Callable[[str], None]) -> dict[str, Any]:
     """Write round 0's ``structures.h5`` (and ``withheld.h5``); returns the counts.
 
     Raises
@@ -30,9 +30,13 @@ def bootstrap(run: Run, paths: RoundPaths, progress: Progress) -> dict[str, Any]
     """
     config = run.config
     given = source_structures(run, paths)
-    withheld_rows = [
-        i for i in range(len(given)) if any(matches_phase(given.structure(i), p) for p in config.structures.withhold)
-    ]
+    rows_of_phase = {
+        phase: [i for i in range(len(given)) if matches_phase(given.structure(i), phase)]
+        for phase in config.structures.withhold
+    }
+    for phase in (phase for phase, rows in rows_of_phase.items() if not rows):
+        say(f"structures.withhold: no structure is {phase!r}, so its rediscovery cannot be judged")
+    withheld_rows = sorted({i for rows in rows_of_phase.values() for i in rows})
     kept_rows = np.setdiff1d(np.arange(len(given)), withheld_rows)
     withheld = relax_set(
         given.subset(withheld_rows),

@@ -25,7 +25,7 @@ from voxtal.errors import UserError
 from voxtal.generation.stage import ATTEMPT, PREDICTED, generate, graphs_of_attempts
 from voxtal.ledger import Ledger
 from voxtal.parallel.launch import mpirun, run_ranks
-from voxtal.runs import RoundPaths, Run, read_json, write_json
+from voxtal.runs import RoundPaths, Run, read_json, sha256_of, write_json
 from voxtal.screening.evaluate import evaluate_models, funnel, judge_candidates, write_candidates
 from voxtal.screening.hull import build_hull
 from voxtal.screening.metrics import relaxation
@@ -106,7 +106,7 @@ def _structures(run: Run, paths: RoundPaths, progress: Progress, say: Say) -> No
         return
     if paths.index > 0:
         raise UserError(f"{paths.structures} is missing; delete {paths.root} and run the round before it again.")
-    counts = bootstrap(run, paths, progress)
+    counts = bootstrap(run, paths, progress, say)
     say("structures: " + ", ".join(f"{n} {what}" for what, n in counts.items()))
 
 
@@ -131,10 +131,15 @@ def _voxelize(run: Run, paths: RoundPaths, say: Say) -> None:
 
 def screen(run: Run, paths: RoundPaths, progress: Progress, say: Say) -> dict[str, Any]:
     """Judge models and attempts and choose what to label: ``candidates.csv``, ``selected.h5``, ``evaluation.json``."""
+    if not paths.candidates.is_file():
+        raise UserError(f"No candidates at {paths.candidates}; make them with `voxtal generate`.")
+    fingerprint = sha256_of(paths.candidates)
     if paths.evaluation.is_file() and selected_path(paths).is_file():
-        return read_json(paths.evaluation)
-    evaluation = evaluate_models(run, paths, progress)
+        known = read_json(paths.evaluation)
+        if known.get("candidates_sha256") == fingerprint:
+            return known
     candidates = StructureSet.read(paths.candidates)
+    evaluation = evaluate_models(run, paths, progress)
     rows, passed = judge_candidates(candidates, StructureSet.read(paths.structures), progress)
     config = run.config.screen
     for i in passed.tolist():
@@ -147,7 +152,7 @@ def screen(run: Run, paths: RoundPaths, progress: Progress, say: Say) -> dict[st
     chosen = passed[select_candidates(energies, features, config.select, config.diversity)]
     for i in chosen:
         rows[i]["outcome"] = "selected"
-    evaluation |= funnel(rows)
+    evaluation |= {**funnel(rows), "candidates_sha256": fingerprint}
     write_candidates(paths.screen / "candidates.csv", rows)
     candidates.subset(chosen).write(selected_path(paths))
     with Ledger(run.ledger) as ledger:
@@ -186,9 +191,7 @@ def relaxed_path(paths: RoundPaths) -> Path:
 
 
 def relax_selected(run: Run, paths: RoundPaths, progress: Progress) -> None:
-    """Relax and label the selected candidates."""
-    if relaxed_path(paths).is_file():
-        return
+    """Relax and label the selected candidates; those that the ledger knows are not run again."""
     config = run.config.relax
     selected = StructureSet.read(selected_path(paths))
     relaxed = relax_set(

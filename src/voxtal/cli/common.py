@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import signal
 import sys
 import threading
@@ -130,6 +131,11 @@ class Advance(Protocol):
 SECONDS_BETWEEN_LINES = 5.0
 
 
+def on_terminal() -> bool:
+    """Whether a person watches stdout. Not under mpirun: it gives its ranks a terminal that may end in a file."""
+    return sys.stdout.isatty() and "OMPI_COMM_WORLD_SIZE" not in os.environ
+
+
 @contextmanager
 def progress(what: str, total: int) -> Iterator[Advance]:
     """Show how far ``what`` is: a bar on a terminal, else a plain line at most every five seconds.
@@ -140,7 +146,7 @@ def progress(what: str, total: int) -> Iterator[Advance]:
     ...     advance(1, "CoHf")
     ...     advance(1, "Co2Hf")
     """
-    with _bar(what, total) if sys.stdout.isatty() else _lines(what, total) as advance:
+    with _bar(what, total) if on_terminal() else _lines(what, total) as advance:
         yield advance
 
 
@@ -207,7 +213,7 @@ def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[obje
     """Print a table: ruled on a terminal, aligned plain text elsewhere. Numbers are right-aligned."""
     cells = [[_text(value) for value in row] for row in rows]
     right = [bool(cells) and all(_is_number(row[k]) for row in cells) for k in range(len(columns))]
-    if sys.stdout.isatty():
+    if on_terminal():
         _print_rich_table(title, columns, cells, right)
         return
     widths = [max(len(row[k]) for row in [list(columns), *cells]) for k in range(len(columns))]

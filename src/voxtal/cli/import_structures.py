@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from voxtal.cli.common import SECONDS_BETWEEN_LINES, RunOption, SetOption, print_table
+from voxtal.cli.common import SECONDS_BETWEEN_LINES, RunOption, SetOption, on_terminal, print_table
 
 if TYPE_CHECKING:
     from voxtal.config import StructuresConfig
@@ -99,7 +98,7 @@ def structures_config(run: Path, overrides: list[str] | None) -> StructuresConfi
 @contextmanager
 def row_counter(what: str) -> Iterator[Callable[[int], None]]:
     """Show a growing count: a live line on a terminal, else a plain line every few seconds."""
-    if sys.stdout.isatty():
+    if on_terminal():
         from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
         columns = (SpinnerColumn(), TextColumn("{task.description} {task.completed:,}"), TimeElapsedColumn())

@@ -1,0 +1,74 @@
+"""``voxtal generate`` and ``voxtal evaluate`` at the command line."""
+
+from __future__ import annotations
+
+import csv
+import re
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from voxtal.cli.main import build_app
+from voxtal.errors import UserError
+from voxtal.runs import Run, read_json
+from voxtal.structures.structure_set import StructureSet
+
+
+def voxtal(run: Run, *arguments: str) -> Result:
+    return CliRunner().invoke(build_app(), [*arguments, "--run", str(run.root)])
+
+
+def test_table_adds_up(trained_run: Run) -> None:
+    """Valid attempts and each reason of invalid ones, together as many as were asked for."""
+    answer = voxtal(trained_run, "generate", "-n", "20")
+    assert answer.exit_code == 0
+    title, _, *rows = answer.output[answer.output.index("20 attempts:") :].splitlines()
+    assert title.endswith("candidates.h5")
+    assert sum(int(re.split(r"\s{2,}", row.strip())[-1]) for row in rows) == 20
+
+
+def test_number_of_attempts_comes_from_the_configuration(trained_run: Run) -> None:
+    """-n is for trying; the run's own number is what a round uses."""
+    assert voxtal(trained_run, "generate", "--set", "generate.n=9").exit_code == 0
+    assert len(StructureSet.read(trained_run.round(0).candidates)) == 9
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--system", "Co-Hf"], "the model knows no Co, Hf; it knows Cu, Au"),
+        (["--system", "Cu-Aux"], "'Aux' is no element"),
+        (["--set", "generate.m=3"], "unknown key 'generate.m'; known keys here: n."),
+    ],
+)
+def test_wrong_use(arguments: list[str], message: str, trained_run: Run) -> None:
+    """What was wrong, before any attempt is made."""
+    answer = voxtal(trained_run, "generate", *arguments)
+    assert isinstance(answer.exception, UserError)
+    assert message in str(answer.exception)
+    assert not trained_run.round(0).candidates.exists()
+
+
+def test_no_attempts_are_refused(trained_run: Run) -> None:
+    """-n 0."""
+    assert voxtal(trained_run, "generate", "-n", "0").exit_code == 2
+
+
+def test_evaluate_judges_models_and_attempts(trained_run: Run) -> None:
+    """Before anything is relaxed: reproduction, constraint and funnel, printed and written."""
+    assert voxtal(trained_run, "generate").exit_code == 0
+    answer = voxtal(trained_run, "evaluate")
+    assert answer.exit_code == 0, answer.output
+    for title in ("Reproduction", "Constraint", "Attempts"):
+        assert title in answer.output
+    evaluation = read_json(trained_run.round(0).evaluation)
+    assert evaluation["funnel"]["attempts"] == 24
+    with open(trained_run.round(0).screen / "candidates.csv", newline="") as handle:
+        assert len(list(csv.DictReader(handle))) == 24
+
+
+def test_evaluate_without_candidates_says_what_makes_them(trained_run: Run) -> None:
+    """A user who evaluates before generating."""
+    answer = voxtal(trained_run, "evaluate")
+    assert isinstance(answer.exception, UserError)
+    assert re.search(r"No candidates at .*candidates\.h5.*voxtal generate", str(answer.exception))

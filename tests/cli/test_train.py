@@ -1,0 +1,116 @@
+"""``voxtal train`` and ``voxtal encode`` at the command line."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from voxtal.cli.main import build_app
+from voxtal.errors import UserError
+from voxtal.runs import Run, exclusive, read_json
+
+
+def voxtal(run: Run, *arguments: str) -> Result:
+    return CliRunner().invoke(build_app(), [*arguments, "--run", str(run.root)])
+
+
+def test_trained_model_is_said_to_be(trained_run: Run) -> None:
+    """A user who calls it twice waits for nothing and is told so."""
+    answer = voxtal(trained_run, "train", "sites-ae")
+    assert answer.exit_code == 0
+    assert "sites-ae is trained already" in answer.output
+
+
+def test_training_says_where_the_model_is(trained_run: Run) -> None:
+    """Progress, the file that was made, and a line in the manifest."""
+    folder = trained_run.round(0).train("constraint")
+    shutil.rmtree(folder)
+    answer = voxtal(trained_run, "train", "constraint")
+    assert answer.exit_code == 0
+    assert "train constraint: 60/60 (100%)" in answer.output
+    assert str(folder / "best.pt") in answer.output
+    assert (folder / "best.pt").is_file()
+    assert read_json(trained_run.manifest)["commands"][-1]["command"] == "train constraint"
+
+
+def test_training_on_graphs_encodes_first(trained_run: Run) -> None:
+    """One command less to forget between the autoencoders and the constraint."""
+    graphs = trained_run.round(0).graphs
+    graphs.unlink()
+    assert voxtal(trained_run, "train", "constraint").exit_code == 0
+    assert graphs.is_file()
+
+
+def test_encode_says_what_it_made(trained_run: Run) -> None:
+    """The number of graphs and their size."""
+    trained_run.round(0).graphs.unlink()
+    answer = voxtal(trained_run, "encode")
+    assert answer.exit_code == 0
+    assert "24 crystal graphs of 16 x 16" in answer.output
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["train", "sites-ea"], "no model 'sites-ea' to train; models are lattice-ae, sites-ae"),
+        (["train", "sites-ae", "--set", "train.sites_ae.learning_rate=0.5"], "made with other data or settings"),
+        (["train", "sites-ae", "--set", "voxels.sites_grid=32"], "was made with other settings"),
+        (["train", "sites-ae", "--set", "train.device=abacus"], "train.device = 'abacus' cannot be used"),
+        (["train", "sites-ae", "--round", "7"], "is not there yet"),
+    ],
+)
+def test_wrong_use(arguments: list[str], message: str, trained_run: Run) -> None:
+    """What was wrong and where; nothing of the model that is there changes."""
+    before = {path: path.stat().st_mtime_ns for path in trained_run.root.rglob("*.pt")}
+    answer = voxtal(trained_run, *arguments)
+    assert isinstance(answer.exception, UserError)
+    assert message in str(answer.exception)
+    assert before == {path: path.stat().st_mtime_ns for path in trained_run.root.rglob("*.pt")}
+
+
+def test_second_trainer_is_refused(trained_run: Run) -> None:
+    """Two jobs that write the same checkpoints."""
+    with exclusive(trained_run.round(0).train("sites-ae"), "voxtal train sites-ae"):
+        answer = voxtal(trained_run, "train", "sites-ae")
+    assert isinstance(answer.exception, UserError)
+    assert "in use by voxtal train sites-ae" in str(answer.exception)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
+def test_stopped_training_exits_75_and_carries_on(number: int, trained_run: Run) -> None:
+    """What Slurm's batch scripts requeue on: a checkpoint, code 75, and the same command to go on with."""
+    folder = trained_run.round(0).train("lattice-ae")
+    shutil.rmtree(folder)
+    steps = ["--set", "train.lattice_ae.steps=300"]
+    program = str(Path(sys.executable).with_name("voxtal"))
+    process = subprocess.Popen(
+        [program, "train", "lattice-ae", "--run", str(trained_run.root), *steps],
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    until = time.monotonic() + 60
+    while not (folder / "metrics.jsonl").is_file() or not (folder / "metrics.jsonl").read_text():
+        assert process.poll() is None
+        assert time.monotonic() < until
+        time.sleep(0.02)
+    process.send_signal(number)
+    _, errors = process.communicate(timeout=30)
+    assert process.returncode == 75, errors
+    assert f"stopped early ({signal.Signals(number).name} after step" in errors
+    assert "Traceback" not in errors
+    assert not (folder / "trained.json").exists()
+    answer = voxtal(trained_run, "train", "lattice-ae", *steps)
+    assert answer.exit_code == 0, answer.output
+    done = [json.loads(line)["step"] for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    assert done == list(range(10, 301, 10))
