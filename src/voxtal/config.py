@@ -169,7 +169,7 @@ PRESETS: dict[str, dict[str, Any]] = {
             "precision": "bf16",
             "lattice_ae": {"width": 16, "latent": 25, "steps": 1500, "batch_size": 32, "learning_rate": 2e-3},
             "sites_ae": {"width": 32, "latent": 200, "steps": 1400, "batch_size": 32, "learning_rate": 3e-3},
-            "constraint": {"width": 16, "steps": 800, "batch_size": 64, "learning_rate": 1e-3},
+            "constraint": {"width": 64, "steps": 800, "batch_size": 64, "learning_rate": 1e-3},
             "ccdcgan": {
                 "width": 256,
                 "noise": 16,

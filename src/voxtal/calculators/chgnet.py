@@ -30,10 +30,11 @@ class CHGNetCalculator:
     def relax(self, structure: Any, settings: RelaxSettings) -> CalculationResult:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch's remarks on how chgnet makes its tensors
-            return relax_with_ase(self._ase_calculator, structure, settings)
+            return relax_with_ase(self.ase_calculator, structure, settings)
 
     @cached_property
-    def _ase_calculator(self) -> Any:
+    def ase_calculator(self) -> Any:
+        """CHGNet as ASE has it."""
         with contextlib.redirect_stdout(io.StringIO()):  # it announces its device
             from chgnet.model import CHGNet
             from chgnet.model.dynamics import CHGNetCalculator as ASECalculator

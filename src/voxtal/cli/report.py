@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -135,15 +137,18 @@ def _picture(path: Path, row: CandidateRow) -> Picture:
     from ase.data import covalent_radii
     from ase.data.colors import jmol_colors
     from pymatgen.core import Structure
-    from pymatgen.symmetry.analyzer import SpacegroupAnalyzer
+    from pymatgen.symmetry.analyzer import SpacegroupAnalyzer, SymmetryUndeterminedError
 
     from voxtal.reports.page import Picture
     from voxtal.reports.structure_picture import hex_colour, structure_picture
 
-    structure = Structure.from_file(path)
-    conventional = SpacegroupAnalyzer(structure, symprec=0.1).get_conventional_standard_structure()
-    if len(conventional) <= MAX_DRAWN_ATOMS:
-        structure = conventional
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # pymatgen tells of every coordinate that it rounds to 1/3
+        structure = Structure.from_file(path)
+    with contextlib.suppress(SymmetryUndeterminedError):
+        conventional = SpacegroupAnalyzer(structure, symprec=0.1).get_conventional_standard_structure()
+        if len(conventional) <= MAX_DRAWN_ATOMS:
+            structure = conventional
     numbers = list(structure.atomic_numbers)
     return Picture(
         svg=structure_picture(

@@ -51,10 +51,10 @@ def dense_constraint(side: int, width: int) -> Constraint:
             nn.Flatten(),
             nn.Linear(side * side, width),
             nn.SiLU(),
-            nn.Dropout(0.1),
+            nn.Dropout(0.3),
             nn.Linear(width, width),
             nn.SiLU(),
-            nn.Dropout(0.1),
+            nn.Dropout(0.3),
             nn.Linear(width, 1),
         )
     )
