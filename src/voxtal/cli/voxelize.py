@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -69,11 +70,18 @@ def main() -> None:
     """Entry point of ``voxelize``."""
     from voxtal.parallel.communicator import launcher_rank
 
-    if launcher_rank() > 0:  # wrong options are wrong on every rank; a crash is written to the real stderr
+    follows = launcher_rank() > 0
+    if follows:  # wrong options are wrong on every rank; a crash is written to the real stderr
         sys.stdout = sys.stderr = open(os.devnull, "w")  # noqa: SIM115
     app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
     app.command("voxelize")(voxelize)
-    sys.exit(run_command(lambda: app()))
+    try:
+        code: Any = run_command(lambda: app())
+    except SystemExit as stop:
+        code = stop.code
+    if follows and code:
+        time.sleep(1)  # a launcher ends all ranks when the first one fails: let rank 0 speak
+    sys.exit(code)
 
 
 def _exit_code(error: Exception | Interrupted) -> int:
