@@ -252,6 +252,7 @@ def summarize(run: Run, paths: RoundPaths, seconds: dict[str, float]) -> dict[st
     split = structures.provenance.get(SPLIT, np.full(len(structures), "train"))
     return {
         "round": paths.index,
+        "rounds": paths.index + 1,
         "n_training": int(np.sum(split == "train")),
         "n_heldout": int(np.sum(split == "heldout")),
         "reproduction_ratio_strict": evaluation["reproduction"]["train"]["strict"],
