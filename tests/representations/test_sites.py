@@ -141,5 +141,8 @@ def test_images_of_no_structure_have_a_reason():
     garbage = np.random.default_rng(4).normal(0, 2, (32,) * 3)
     with pytest.raises(Undecodable, match=str(MAX_ATOMS)):
         decode_sites(garbage, LAPTOP)
+    haze = np.full((32,) * 3, 0.4) + np.random.default_rng(5).normal(0, 0.05, (32,) * 3)
+    with pytest.raises(Undecodable, match="atoms"):
+        decode_sites(haze, LAPTOP)
     with pytest.raises(Undecodable, match="finite"):
         decode_sites(np.full((32,) * 3, np.nan), LAPTOP)

@@ -119,13 +119,14 @@ def decode_sites(image: np.ndarray, grid: SitesGrid, threshold: float = THRESHOL
     Raises
     ------
     Undecodable
-        The image is not finite, or has more than ``MAX_ATOMS`` maxima.
+        The image is not finite, holds more than ``MAX_ATOMS`` atoms' worth of density or maxima, or is no sum of
+        Gaussians.
     """
     flat = np.asarray(image, dtype=np.float64).ravel()
     if not np.isfinite(flat).all():
         raise Undecodable("sites voxel is not finite")
     positions = _maxima(flat, grid, threshold) * grid.spacing
-    if len(positions) > MAX_ATOMS:
+    if len(positions) > MAX_ATOMS or (len(positions) and _atoms_of_density(flat, grid, threshold) > MAX_ATOMS):
         raise Undecodable(f"more than {MAX_ATOMS} atoms in one sites voxel")
     heights = np.ones(len(positions))
     positions, heights = _settle(flat, positions, heights, grid, threshold)
@@ -143,6 +144,9 @@ def decode_sites(image: np.ndarray, grid: SitesGrid, threshold: float = THRESHOL
 
 MAX_ATOMS = 64
 """Atoms of one element that are fitted together; an image with more maxima is no structure's."""
+
+MAX_GIVEN_UP = 8
+"""Gaussians that a fit may give up; what needs more is a haze, which would take seconds to fit."""
 
 MAX_HIDDEN_ATOMS = 8
 MAX_FIT_STEPS = 20
@@ -163,6 +167,12 @@ def _maxima(flat: np.ndarray, grid: SitesGrid, threshold: float) -> np.ndarray:
     values, earlier = flat[above][:, None], np.arange(26) < 13
     points = points[np.where(earlier, values > neighbours, values >= neighbours).all(axis=1)]
     return points[_matched_height(flat, points, grid) > threshold]
+
+
+def _atoms_of_density(flat: np.ndarray, grid: SitesGrid, threshold: float) -> float:
+    """How many atoms the density above the threshold would make at least."""
+    one = np.exp((grid.patch * grid.spacing) ** 2 / (-2 * grid.sigma**2)).sum() ** 3
+    return float(flat[flat > threshold].sum() / one)
 
 
 def _matched_height(flat: np.ndarray, points: np.ndarray, grid: SitesGrid) -> np.ndarray:
@@ -203,7 +213,10 @@ def _settle(
     flat: np.ndarray, positions: np.ndarray, heights: np.ndarray, grid: SitesGrid, threshold: float
 ) -> tuple[np.ndarray, np.ndarray]:
     """Fit, drop a Gaussian that is too low or the lower of two that coincide, and fit again until none is."""
+    given_up = 0
     while len(positions):
+        if given_up > MAX_GIVEN_UP:
+            raise Undecodable("sites voxel is no sum of atoms")
         positions, heights = _fit(flat, positions, heights, grid)
         pairs = np.argwhere(np.triu(_distances(positions, grid.box) < MIN_DISTANCE_ANGSTROM, 1))
         among = np.unique(pairs[0]) if len(pairs) else np.arange(len(heights))
@@ -211,6 +224,7 @@ def _settle(
         if not len(pairs) and heights[lowest] >= threshold:
             break
         positions, heights = np.delete(positions, lowest, axis=0), np.delete(heights, lowest)
+        given_up += 1
     return positions, heights
 
 
