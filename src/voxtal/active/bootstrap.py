@@ -38,25 +38,21 @@ def bootstrap(run: Run, paths: RoundPaths, progress: Progress, say: Callable[[st
         say(f"structures.withhold: no structure is {phase!r}, so its rediscovery cannot be judged")
     withheld_rows = sorted({i for rows in rows_of_phase.values() for i in rows})
     kept_rows = np.setdiff1d(np.arange(len(given)), withheld_rows)
-    withheld = relax_set(
-        given.subset(withheld_rows),
-        config.relax.calculator,
-        relax_settings(run, config.relax.candidate_max_steps),
-        run.ledger,
-        "withheld",
-        workers=config.relax.workers,
-        progress=progress,
-    )
+
+    def label(rows: Sequence[int] | np.ndarray, max_steps: int, purpose: str) -> StructureSet:
+        return relax_set(
+            given.subset(rows),
+            config.relax.calculator,
+            relax_settings(run, max_steps),
+            run.ledger,
+            purpose,
+            workers=config.relax.workers,
+            progress=progress,
+        )
+
+    withheld = label(withheld_rows, config.relax.candidate_max_steps, "withheld")
     withheld.write(withheld_path(paths))
-    labelled = relax_set(
-        given.subset(kept_rows),
-        config.relax.calculator,
-        relax_settings(run, config.relax.label_max_steps),
-        run.ledger,
-        "training",
-        workers=config.relax.workers,
-        progress=progress,
-    )
+    labelled = label(kept_rows, config.relax.label_max_steps, "training")
     structures, dropped = training_set(labelled, withheld, config.structures.max_formation_energy_ev_per_atom)
     if len(structures) < _FEWEST:
         raise UserError(

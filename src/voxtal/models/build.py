@@ -7,12 +7,11 @@ from typing import Any
 from torch import nn
 
 from voxtal.models.autoencoder import (
-    VoxelAutoencoder,
     fast_autoencoder,
     paper_lattice_autoencoder,
     paper_sites_autoencoder,
 )
-from voxtal.models.constraint import Constraint, dense_constraint, paper_constraint
+from voxtal.models.constraint import dense_constraint, paper_constraint
 from voxtal.models.gan import DenseDiscriminator, DenseGenerator, PaperDiscriminator, PaperGenerator
 
 ARCHITECTURES: dict[str, Any] = {
@@ -46,6 +45,3 @@ def restore(saved: dict[str, Any]) -> nn.Module:
     module = build(saved["architecture"], **saved["sizes"])
     module.load_state_dict(saved["weights"])
     return module.eval()
-
-
-__all__ = ["ARCHITECTURES", "Constraint", "VoxelAutoencoder", "build", "record", "restore"]
