@@ -28,10 +28,12 @@ from voxtal.models.autoencoder import (
     paper_lattice_autoencoder,
     paper_sites_autoencoder,
 )
-from voxtal.representations.lattice import LatticeGrid, decode_lattice
+from voxtal.representations.lattice import LatticeGrid
+from voxtal.representations.lattice_decoding import decode_lattice
 from voxtal.representations.placement import cell_parameters
 from voxtal.representations.reasons import Undecodable
-from voxtal.representations.sites import SitesGrid, decode_sites
+from voxtal.representations.sites import SitesGrid
+from voxtal.representations.sites_decoding import decode_sites
 from voxtal.training.losses import squared_error, weighted_cross_entropy
 
 RATE = {"published": 1e-4, "ours": 3e-3}

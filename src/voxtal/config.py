@@ -56,6 +56,17 @@ class VoxelsConfig(_Section):
     structures_per_shard: int = Field(default=512, ge=1)
 
 
+class DensityConfig(_Section):
+    """Grid of the density, species and coordinate maps (reference: ICSG3D, section Methods)."""
+
+    grid: int = Field(default=32, ge=8, le=128)
+    margin: float = Field(default=0.25, ge=0, le=1)
+    """Share of an edge by which the box extends the cell on every side (the paper's epsilon)."""
+    geometry: Literal["true", "orthogonal"]
+    """``orthogonal``: cells as if their angles were 90 degrees, as published. ``true``: distances in the cell."""
+    structures_per_shard: int = Field(default=256, ge=1)
+
+
 class ModelConfig(_Section):
     """Size and optimisation of one network."""
 
@@ -125,6 +136,7 @@ class Config(_Section):
     seed: int = 0
     structures: StructuresConfig = StructuresConfig()
     voxels: VoxelsConfig
+    density: DensityConfig
     train: TrainConfig
     generate: GenerateConfig = GenerateConfig()
     screen: ScreenConfig = ScreenConfig()
@@ -141,6 +153,7 @@ PRESETS: dict[str, dict[str, Any]] = {
             "lattice_sigma_angstrom": 0.26,
             "placement": "paper",
         },
+        "density": {"geometry": "orthogonal"},
         "train": {
             "precision": "float32",
             "warm_start": False,
@@ -165,6 +178,7 @@ PRESETS: dict[str, dict[str, Any]] = {
             "lattice_sigma_angstrom": 1.0,
             "placement": "compact",
         },
+        "density": {"geometry": "true"},
         "train": {
             "precision": "bf16",
             "lattice_ae": {"width": 16, "latent": 25, "steps": 1500, "batch_size": 32, "learning_rate": 2e-3},

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from voxtal.errors import UserError
-from voxtal.representations.lattice import LatticeGrid, decode_lattice, encode_lattice
+from voxtal.representations.lattice import LatticeGrid, encode_lattice
+from voxtal.representations.lattice_decoding import decode_lattice
 from voxtal.representations.placement import cell_parameters, place, standard_cell
 from voxtal.representations.reasons import Undecodable, Unencodable
 from voxtal.representations.voxels import dense

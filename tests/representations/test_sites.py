@@ -8,7 +8,8 @@ import pytest
 from voxtal.errors import UserError
 from voxtal.representations.placement import place
 from voxtal.representations.reasons import Undecodable
-from voxtal.representations.sites import MAX_ATOMS, SitesGrid, decode_sites, encode_sites
+from voxtal.representations.sites import SitesGrid, encode_sites
+from voxtal.representations.sites_decoding import MAX_ATOMS, decode_sites
 
 PAPER = SitesGrid(64, 15.0, 0.26, 0.02)
 LAPTOP = SitesGrid(32, 15.0, 0.5, 0.02)

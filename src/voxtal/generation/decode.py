@@ -12,9 +12,11 @@ from voxtal.config import VoxelsConfig
 from voxtal.models.autoencoder import VoxelAutoencoder
 from voxtal.representations.assembly import assemble
 from voxtal.representations.crystal_graph import GraphLayout
-from voxtal.representations.lattice import LatticeGrid, decode_lattice
+from voxtal.representations.lattice import LatticeGrid
+from voxtal.representations.lattice_decoding import decode_lattice
 from voxtal.representations.reasons import Undecodable
-from voxtal.representations.sites import SitesGrid, decode_sites
+from voxtal.representations.sites import SitesGrid
+from voxtal.representations.sites_decoding import decode_sites
 from voxtal.structures.validity import why_invalid
 from voxtal.training.device import Arithmetic
 

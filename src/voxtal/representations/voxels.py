@@ -9,10 +9,12 @@ import numpy as np
 
 from voxtal.config import VoxelsConfig
 from voxtal.representations.assembly import assemble
-from voxtal.representations.lattice import LatticeGrid, decode_lattice, encode_lattice
+from voxtal.representations.lattice import LatticeGrid, encode_lattice
+from voxtal.representations.lattice_decoding import decode_lattice
 from voxtal.representations.placement import outside_box, place
 from voxtal.representations.reasons import Unencodable
-from voxtal.representations.sites import SitesGrid, decode_sites, encode_sites
+from voxtal.representations.sites import SitesGrid, encode_sites
+from voxtal.representations.sites_decoding import decode_sites
 
 
 @dataclass(frozen=True)
