@@ -82,6 +82,10 @@ class RoundPaths:
     def voxels(self) -> Path:
         return self.root / "voxels"
 
+    @property
+    def density(self) -> Path:
+        return self.root / "density"
+
     def train(self, model: str) -> Path:
         return self.root / "train" / model
 

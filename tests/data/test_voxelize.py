@@ -53,7 +53,7 @@ def test_voxels_read_back_as_encoded(structure_file, folder):
     for i in np.random.default_rng(0).permutation(dataset.n_structures):
         row = dataset.rows[i]
         expected = encode_structure(*structures.arrays(row), SETTINGS)
-        images = dataset.images_of(i)
+        images = np.flatnonzero(dataset.image_structure == i)
         assert dataset.ids[i] == structures.ids[row]
         assert (dataset.image_structure[images] == i).all()
         assert np.array_equal(dataset.image_numbers[images], expected.elements)

@@ -52,11 +52,15 @@ def launch(mpirun: str, tmp_path: Path) -> Callable[..., subprocess.Popen[str]]:
     return start
 
 
+ROWS = 3000
+"""Enough to be killed half-way, with shards of thirty."""
+
+
 @pytest.fixture
 def structure_file(tmp_path: Path) -> Path:
-    """Three hundred structures; rows 50 and 200 are bad."""
+    """Three thousand structures; rows 50 and 200 are bad."""
     random = np.random.default_rng(0)
-    counts = random.integers(1, 8, 300)
+    counts = random.integers(1, 8, ROWS)
     grid = np.stack(np.meshgrid([0, 0.5], [0, 0.5], [0, 0.5]), axis=-1).reshape(-1, 3)
     frac = [random.permutation(grid)[:n] + random.uniform(-0.03, 0.03, (n, 3)) for n in counts]
     frac[50] = np.full_like(frac[50], np.nan)
@@ -64,7 +68,7 @@ def structure_file(tmp_path: Path) -> Path:
     counts[200] = 2
     path = tmp_path / "structures.h5"
     StructureSet(
-        ids=np.array([f"s-{i}" for i in range(300)]),
+        ids=np.array([f"s-{i}" for i in range(ROWS)]),
         offsets=np.concatenate([[0], np.cumsum(counts)]).astype(np.int64),
         numbers=random.choice([27, 72], counts.sum()).astype(np.uint8),
         frac_coords=np.concatenate(frac),

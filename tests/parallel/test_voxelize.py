@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import time
 from contextlib import suppress
@@ -14,7 +15,7 @@ import pytest
 from voxtal.data.dataset import VoxelDataset
 
 PROGRAM = ("-c", "from voxtal.cli.voxelize import main; main()")
-SMALL_SHARDS = ("--set", "voxels.structures_per_shard=10")
+SMALL_SHARDS = ("--set", "voxels.structures_per_shard=30")
 
 
 def finish(process, seconds=100):
@@ -47,41 +48,82 @@ def test_any_number_of_ranks_writes_the_same_bytes(voxelize, tmp_path):
         assert err == ""
     assert contents(tmp_path / "1") == contents(tmp_path / "2") == contents(tmp_path / "3")
     dataset = VoxelDataset(tmp_path / "3")
-    assert dataset.n_structures == 298
+    assert dataset.n_structures == 2998
     assert [row for row, _, _ in dataset.bad] == [50, 200]
 
 
-@pytest.mark.slow
-def test_a_killed_run_is_completed_to_the_same_bytes(voxelize, tmp_path):
-    """A node failure would cost all that was done, or leave half a shard in the data set."""
-    assert finish(voxelize(1, tmp_path / "undisturbed"))[0] == 0
-    random, folder = np.random.default_rng(), tmp_path / "voxels"
-    for ranks in (2, 3, 1):
-        running = voxelize(ranks, folder)
-        before = len(list(folder.glob("shard-*.h5")))
-        while len(list(folder.glob("shard-*.h5"))) < before + 3 and running.poll() is None:
-            time.sleep(0.002)
-        time.sleep(random.uniform(0, 0.02))
-        _kill_all(running)
-    assert not (folder / "index.h5").exists()
-    finished = len(list(folder.glob("shard-*.h5")))
-    code, out, err = finish(voxelize(2, folder))
+@pytest.mark.parametrize("representation", ["sites", "density"])
+def test_both_representations_do_not_depend_on_the_ranks(voxelize, tmp_path, representation):
+    """One of the two would be made by other rules than the other."""
+    few = ("--representation", representation, "--set", "density.structures_per_shard=200")
+    for ranks in (1, 2):
+        code, _, err = finish(voxelize(ranks, tmp_path / str(ranks), *few))
+        assert code == 0, err
+    assert contents(tmp_path / "1") == contents(tmp_path / "2")
+    code, out, err = finish(voxelize(2, tmp_path / "2", *few, "--verify"))
     assert code == 0, err
-    assert 0 < finished < 30
-    assert f"{300 - 10 * finished} rows in" in out
-    assert contents(folder) == contents(tmp_path / "undisturbed")
+    assert "as it was published" in out
+    shard = tmp_path / "2" / "shard-00003.h5"
+    harmed = bytearray(shard.read_bytes())
+    harmed[np.random.default_rng().integers(len(harmed))] ^= 4
+    shard.write_bytes(harmed)
+    code, out, _ = finish(voxelize(2, tmp_path / "2", *few, "--verify"))
+    assert code == 1
+    assert "shard-00003.h5" in out
+    assert finish(voxelize(2, tmp_path / "2", *few))[0] == 0
+    assert contents(tmp_path / "1") == contents(tmp_path / "2")
+
+
+KILLS = 20
+
+
+@pytest.mark.slow
+def test_kills_at_random_moments_cost_nothing_that_was_finished(voxelize, tmp_path):
+    """A node failure would cost all that was done, leave half a shard in the data set, or a lock that stops the next
+    run. Printed with the seed, so that a failure can be had again."""
+    seed = int(np.random.default_rng().integers(1 << 32))
+    print(f"seed {seed}")
+    random, folder = np.random.default_rng(seed), tmp_path / "voxels"
+    started = time.monotonic()
+    assert finish(voxelize(1, tmp_path / "undisturbed"))[0] == 0
+    whole_run = time.monotonic() - started
+    expected = contents(tmp_path / "undisturbed")
+    for _ in range(KILLS):
+        before = contents(folder)
+        running = voxelize(int(random.integers(1, 4)), folder)
+        time.sleep(random.uniform(0, whole_run))
+        _kill(running, random.choice(["a rank", "mpirun", "all"]), random)
+        after = contents(folder)
+        assert before.keys() <= after.keys(), "a finished shard was lost"
+        assert all(expected[name] == data for name, data in after.items()), "a file is not whole"
+        if "index.h5" in after:
+            shutil.rmtree(folder)
+    code, _, err = finish(voxelize(2, folder))
+    assert code == 0, err
+    assert contents(folder) == expected
     assert not list(folder.glob(".*.tmp"))
 
 
-def _kill_all(process):
-    """kill -9 of mpirun and of the ranks that it started."""
-    children = _children(process.pid)
-    for pid in [process.pid, *children]:
+def _kill(process, victim, random):
+    """kill -9 of one rank, of mpirun, or of everything that it started; until all of it is gone."""
+    everything = [process.pid, *_children(process.pid)]
+    ranks = [pid for pid in everything if _is_rank(pid)]
+    chosen = {"mpirun": [process.pid], "a rank": ranks[int(random.integers(len(ranks))) :][:1] if ranks else []}
+    for pid in chosen.get(victim) or everything:
         with suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
     process.wait(timeout=30)
-    while any(os.path.exists(f"/proc/{pid}") for pid in children):
+    deadline = time.monotonic() + 5
+    while any(_alive(pid) for pid in everything):
+        assert time.monotonic() < deadline, f"{victim} was killed and the others live on"
         time.sleep(0.01)
+
+
+def _alive(pid):
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
 
 
 def _children(pid):
@@ -111,7 +153,11 @@ def test_a_killed_rank_ends_the_others(voxelize, launch, structure_file, tmp_pat
 
 
 def _is_rank(pid):
-    return "voxtal.cli.voxelize" in Path(f"/proc/{pid}/cmdline").read_text() and not _children(pid)
+    try:
+        command = Path(f"/proc/{pid}/cmdline").read_text()
+    except OSError:
+        return False
+    return "voxtal.cli.voxelize" in command and "mpirun" not in command and not _children(pid)
 
 
 def test_a_rank_that_fails_is_named_and_ends_the_run(launch, structure_file, tmp_path):

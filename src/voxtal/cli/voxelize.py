@@ -6,6 +6,7 @@ import os
 import sys
 import time
 from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -15,9 +16,17 @@ from voxtal.cli.common import RunOption, SetOption, duration, open_run, print_ta
 from voxtal.errors import EXIT_FAILED, EXIT_RESUMABLE, EXIT_USAGE, Interrupted, UserError
 
 if TYPE_CHECKING:
-    from voxtal.config import VoxelsConfig
+    from voxtal.config import Config
+    from voxtal.data.schema import Settings
     from voxtal.data.voxelize import VoxelizeCounts
     from voxtal.runs import Run
+
+
+class Representation(StrEnum):
+    """What structures are turned into."""
+
+    SITES = "sites"
+    DENSITY = "density"
 
 
 def voxelize(
@@ -31,15 +40,22 @@ def voxelize(
     ] = None,
     output: Annotated[
         Path | None,
-        typer.Option("--output", "-o", metavar="DIR", help="Folder to write; voxels/ beside the structures."),
+        typer.Option("--output", "-o", metavar="DIR", help="Folder to write; voxels/ or density/ by the structures."),
     ] = None,
     run: RunOption = Path("."),
     set_: SetOption = None,
+    representation: Annotated[
+        Representation,
+        typer.Option("--representation", help="sites: sites and lattice voxels; density: density and species maps."),
+    ] = Representation.SITES,
     force: Annotated[
         bool, typer.Option("--force", help="Replace voxels made from other structures or settings.")
     ] = False,
+    verify: Annotated[
+        bool, typer.Option("--verify", help="Make nothing; compare every file with its published checksum.")
+    ] = False,
 ) -> None:
-    """Turn a set of structures into sites and lattice voxels, on as many ranks as mpirun starts.
+    """Turn a set of structures into voxels, on as many ranks as mpirun starts.
 
     Example: mpirun -n 256 voxelize --run runs/co-hf
 
@@ -47,14 +63,21 @@ def voxelize(
 
     Run it again after a kill: finished shards are kept. Any number of ranks writes the same files.
     """
+    from voxtal.data.verify import damaged_files
     from voxtal.data.voxelize import voxelize as voxelize_set
     from voxtal.parallel.communicator import on_root, report_crash, world
 
     communicator = world()
     try:
-        plan = on_root(communicator, lambda: _plan(source, output, run, set_ or []))
-        counts = voxelize_set(plan.structures, plan.folder, plan.settings, communicator, progress, force)
-        on_root(communicator, lambda: _conclude(plan, counts, communicator.size))
+        plan = on_root(communicator, lambda: _plan(source, output, run, set_ or [], representation))
+        if verify:
+            damaged = damaged_files(plan.folder, plan.settings, communicator)
+            on_root(communicator, lambda: _tell_damage(plan, damaged))
+        else:
+            counts = voxelize_set(plan.structures, plan.folder, plan.settings, communicator, progress, force)
+            on_root(communicator, lambda: _conclude(plan, counts, communicator.size))
+    except DamagedError:
+        raise typer.Exit(EXIT_FAILED) from None
     except (UserError, Interrupted, OSError) as error:
         if communicator.rank == 0:
             raise
@@ -68,8 +91,9 @@ def voxelize(
 
 def main() -> None:
     """Entry point of ``voxelize``."""
-    from voxtal.parallel.communicator import launcher_rank
+    from voxtal.parallel.communicator import end_with_launcher, launcher_rank
 
+    end_with_launcher()
     follows = launcher_rank() > 0
     if follows:  # wrong options are wrong on every rank; a crash is written to the real stderr
         sys.stdout = sys.stderr = open(os.devnull, "w")  # noqa: SIM115
@@ -90,32 +114,55 @@ def _exit_code(error: Exception | Interrupted) -> int:
     return EXIT_RESUMABLE if isinstance(error, Interrupted) else EXIT_FAILED
 
 
+class DamagedError(Exception):
+    """``--verify`` found damage and has said so."""
+
+
 @dataclass(frozen=True)
 class _Plan:
     """What to read, where to write and with which settings."""
 
     structures: Path
     folder: Path
-    settings: VoxelsConfig
+    settings: Settings
     run: Run | None
 
 
-def _plan(source: Path | None, output: Path | None, run: Path, overrides: list[str]) -> _Plan:
+def _plan(
+    source: Path | None, output: Path | None, run: Path, overrides: list[str], representation: Representation
+) -> _Plan:
     from voxtal.config import CONFIG_NAME, build_config, load_config
     from voxtal.runs import Run
+
+    density = representation is Representation.DENSITY
+
+    def settings(config: Config) -> Settings:
+        return config.density if density else config.voxels
 
     if source is not None and not source.exists():
         raise UserError(f"There is no {source}; give a {CONFIG_NAME}, a structure set or a run directory.")
     if source is not None and source.is_file() and source.suffix != ".toml":
         here = run / CONFIG_NAME
         config = load_config(here, overrides) if here.is_file() else build_config({}, overrides)
-        return _Plan(source, output or source.parent / "voxels", config.voxels, None)
+        folder = output or source.parent / ("density" if density else "voxels")
+        return _Plan(source, folder, settings(config), None)
     if source is not None and source.is_file():
         opened = Run(source.parent, load_config(source, overrides))
     else:
         opened = open_run(source or run, overrides)
     paths = opened.latest_round()
-    return _Plan(paths.structures, output or paths.voxels, opened.config.voxels, opened)
+    folder = output or (paths.density if density else paths.voxels)
+    return _Plan(paths.structures, folder, settings(opened.config), opened)
+
+
+def _tell_damage(plan: _Plan, damaged: dict[str, str]) -> None:
+    """Print what is damaged, and end with exit code 1 if anything is."""
+    if not damaged:
+        print(f"Every file in {plan.folder} is as it was published.")
+        return
+    print_table(f"Damaged in {plan.folder}", ("file", "what"), sorted(damaged.items()))
+    print("Run voxelize again: it makes these files anew and leaves the others.")
+    raise DamagedError
 
 
 def _conclude(plan: _Plan, counts: VoxelizeCounts, ranks: int) -> None:

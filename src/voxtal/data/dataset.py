@@ -1,4 +1,4 @@
-"""``VoxelDataset``: a finished folder of voxels, read sparse, in batches of any rows."""
+"""Finished folders of voxels, read sparse, in batches of any rows."""
 
 from __future__ import annotations
 
@@ -6,12 +6,14 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
 
-from voxtal.config import VoxelsConfig
-from voxtal.data.schema import INDEX_NAME, INDEX_SCHEMA, decode_text, settings_difference, shard_path
+from voxtal.config import DensityConfig, VoxelsConfig
+from voxtal.data.layouts import DENSITY, SITES, Layout
+from voxtal.data.schema import INDEX_NAME, Settings, decode_text, settings_difference, shard_path
 from voxtal.data.shards import MappedShard
 from voxtal.errors import UserError
 
@@ -40,8 +42,8 @@ class SparseBatch:
     shape: tuple[int, int, int, int]
 
 
-class VoxelDataset:
-    """The data set in ``folder``.
+class PublishedSet:
+    """What the data sets of both representations have in common.
 
     Parameters
     ----------
@@ -56,8 +58,6 @@ class VoxelDataset:
         The settings it was made with.
     ids, rows
         (n_structures,) id of each structure, and its row in the structure set.
-    image_structure, image_numbers
-        (n_images,) structure (row of this data set) and atomic number of each sites image.
     bad
         (row in the structure set, id, reason) of every structure without voxels.
 
@@ -67,7 +67,10 @@ class VoxelDataset:
         No index, another format or other settings, or a shard that is missing or has another length.
     """
 
-    def __init__(self, folder: Path, settings: VoxelsConfig | None = None) -> None:
+    layout: Layout
+    settings_type: type[Any]
+
+    def __init__(self, folder: Path, settings: Settings | None = None) -> None:
         path = folder / INDEX_NAME
         if not path.is_file():
             raise UserError(f"No voxels in {folder} ({INDEX_NAME} is missing); run voxelize, to its end.")
@@ -80,21 +83,19 @@ class VoxelDataset:
         self._shards: dict[int, MappedShard] = {}
         self._check_shards()
 
-    def _read(self, path: Path, file: h5py.File, settings: VoxelsConfig | None) -> None:
-        if (schema := file.attrs.get("schema")) != INDEX_SCHEMA:
+    def _read(self, path: Path, file: h5py.File, settings: Settings | None) -> None:
+        if (schema := file.attrs.get("schema")) != self.layout.index_schema:
             raise UserError(
-                f"{path} has the format {schema!r}, this voxtal reads {INDEX_SCHEMA!r}: run voxelize --force."
+                f"{path} has the format {schema!r}, wanted is {self.layout.index_schema!r}: run voxelize --force."
             )
         stored = str(file.attrs["settings"])
         if settings and (difference := settings_difference(stored, settings)):
             raise UserError(
                 f"{self.folder} was made with other settings: {difference}. Change them back, or run voxelize --force."
             )
-        self.settings = VoxelsConfig.model_validate(json.loads(stored))
+        self.settings = self.settings_type.model_validate(json.loads(stored))
         self.rows = file["rows"][()]
         self.ids = decode_text(file["ids"][()])
-        self.image_structure = file["image_structure"][()]
-        self.image_numbers = file["image_numbers"][()]
         reasons = zip(
             file["bad/rows"][()].tolist(),
             decode_text(file["bad/ids"][()]).tolist(),
@@ -103,8 +104,11 @@ class VoxelDataset:
         )
         self.bad: list[tuple[int, str, str]] = list(reasons)
         self._first_structure = file["shards/structures"][()]
-        self._first_image = file["shards/images"][()]
         self._bytes = file["shards/bytes"][()]
+        self._read_more(file)
+
+    def _read_more(self, file: h5py.File) -> None:
+        """What only one of the layouts has in its index."""
 
     def _check_shards(self) -> None:
         for number, expected in enumerate(self._bytes):
@@ -118,13 +122,58 @@ class VoxelDataset:
     def n_structures(self) -> int:
         return len(self.ids)
 
+    def _located(self, rows: Rows, first: np.ndarray) -> list[tuple[MappedShard, int]]:
+        """Shard of each row and its place there; ``first`` has the first row of every shard."""
+        wanted = np.asarray(rows, dtype=np.int64)
+        shards = np.searchsorted(first, wanted, side="right") - 1
+        places = (wanted - first[shards]).tolist()
+        return [(self._shard(shard), place) for shard, place in zip(shards.tolist(), places, strict=True)]
+
+    def _shard(self, number: int) -> MappedShard:
+        if number not in self._shards:
+            self._shards[number] = MappedShard(shard_path(self.folder, number))
+        return self._shards[number]
+
+
+@dataclass(frozen=True)
+class AtomBatch:
+    """What the sites images of a batch show.
+
+    Attributes
+    ----------
+    batch_index
+        (a,) int64: image in the batch that each atom belongs to, rising.
+    positions
+        (a, 3) float32: Cartesian coordinates in the box, angstrom.
+    images
+        How many images there are.
+    """
+
+    batch_index: np.ndarray
+    positions: np.ndarray
+    images: int
+
+
+class VoxelDataset(PublishedSet):
+    """Sites and lattice voxels (CCDCGAN).
+
+    Attributes
+    ----------
+    image_structure, image_numbers
+        (n_images,) structure (row of this data set) and atomic number of each sites image.
+    """
+
+    layout = SITES
+    settings_type = VoxelsConfig
+
+    def _read_more(self, file: h5py.File) -> None:
+        self.image_structure = file["image_structure"][()]
+        self.image_numbers = file["image_numbers"][()]
+        self._first_image = file["shards/images"][()]
+
     @property
     def n_images(self) -> int:
         return len(self.image_numbers)
-
-    def images_of(self, structure: int) -> np.ndarray:
-        """Rows of the sites images of one structure."""
-        return np.arange(*np.searchsorted(self.image_structure, [structure, structure + 1]))
 
     def sites_sparse(self, image_rows: Rows) -> SparseBatch:
         """The sites images at ``image_rows``, in that order."""
@@ -134,22 +183,60 @@ class VoxelDataset:
         """The lattice images of the structures at ``structure_rows``, in that order."""
         return self._batch("lattice", structure_rows, self._first_structure, self.settings.lattice_grid)
 
-    def _batch(self, kind: str, rows: Rows, first: np.ndarray, size: int) -> SparseBatch:
-        wanted = np.asarray(rows, dtype=np.int64)
-        shards = np.searchsorted(first, wanted, side="right") - 1
-        pairs = [
-            self._shard(shard).voxels(kind, row)
-            for shard, row in zip(shards.tolist(), (wanted - first[shards]).tolist(), strict=True)
-        ]
-        counts = [len(index) for index, _ in pairs]
-        return SparseBatch(
-            batch_index=np.repeat(np.arange(len(wanted)), counts),
-            flat_index=np.concatenate([np.empty(0, np.int64), *(index for index, _ in pairs)]),
-            values=np.concatenate([np.empty(0, np.float32), *(values for _, values in pairs)]),
-            shape=(len(wanted), size, size, size),
+    def atoms(self, image_rows: Rows) -> AtomBatch:
+        """The atoms that the sites images at ``image_rows`` show, in that order."""
+        parts = [shard.of("atoms", i, "positions")[0] for shard, i in self._located(image_rows, self._first_image)]
+        counts = [len(part) for part in parts]
+        return AtomBatch(
+            np.repeat(np.arange(len(parts)), counts), np.concatenate([np.empty((0, 3), np.float32), *parts]), len(parts)
         )
 
-    def _shard(self, number: int) -> MappedShard:
-        if number not in self._shards:
-            self._shards[number] = MappedShard(shard_path(self.folder, number))
-        return self._shards[number]
+    def _batch(self, kind: str, rows: Rows, first: np.ndarray, size: int) -> SparseBatch:
+        pairs = [shard.of(kind, i, "index", "values") for shard, i in self._located(rows, first)]
+        counts = [len(index) for index, _ in pairs]
+        return SparseBatch(
+            batch_index=np.repeat(np.arange(len(pairs)), counts),
+            flat_index=np.concatenate([np.empty(0, np.int64), *(index for index, _ in pairs)]),
+            values=np.concatenate([np.empty(0, np.float32), *(values for _, values in pairs)]),
+            shape=(len(pairs), size, size, size),
+        )
+
+
+@dataclass(frozen=True)
+class DensityBatch:
+    """Maps of a batch of structures.
+
+    Attributes
+    ----------
+    density
+        (b, N, N, N) float32.
+    species
+        (b, N, N, N) uint8.
+    cells
+        (b, 3, 3) float32, rows, angstrom: the coordinate grid follows from them.
+    """
+
+    density: np.ndarray
+    species: np.ndarray
+    cells: np.ndarray
+
+
+class DensityDataset(PublishedSet):
+    """Density and species maps (ICSG3D)."""
+
+    layout = DENSITY
+    settings_type = DensityConfig
+
+    def maps(self, structure_rows: Rows) -> DensityBatch:
+        """The maps of the structures at ``structure_rows``, in that order."""
+        located = self._located(structure_rows, self._first_structure)
+        n = self.settings.grid
+        density = np.empty((len(located), n, n, n), dtype=np.float32)
+        species = np.zeros((len(located), n**3), dtype=np.uint8)
+        cells = np.empty((len(located), 3, 3), dtype=np.float32)
+        for k, (shard, i) in enumerate(located):
+            np.multiply(shard["density"][i], shard["density_unit"][i], out=density[k])
+            cells[k] = shard["cells"][i]
+            index, numbers = shard.of("species", i, "index", "numbers")
+            species[k, index] = numbers
+        return DensityBatch(density, species.reshape(density.shape), cells)

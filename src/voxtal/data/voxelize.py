@@ -7,13 +7,14 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, ExitStack, closing, nullcontext
 from dataclasses import dataclass
+from operator import itemgetter
 from pathlib import Path
 
 import h5py
 import numpy as np
 
-from voxtal.config import VoxelsConfig
-from voxtal.data.schema import INDEX_NAME, INDEX_SCHEMA, encode_text, settings_json, shard_path
+from voxtal.data.layouts import layout_of
+from voxtal.data.schema import INDEX_NAME, Settings, encode_text, settings_json, shard_path
 from voxtal.data.shards import (
     ABSENT,
     WHOLE,
@@ -25,8 +26,6 @@ from voxtal.data.shards import (
 )
 from voxtal.errors import Interrupted, UserError
 from voxtal.parallel.communicator import Communicator, agree, on_root, report_crash
-from voxtal.representations.lattice import LatticeGrid
-from voxtal.representations.sites import SitesGrid
 from voxtal.runs import exclusive
 from voxtal.structures.structure_set import StructureSet
 
@@ -58,7 +57,7 @@ class _Job:
 
     structures: Path
     folder: Path
-    settings: VoxelsConfig
+    settings: Settings
     rows: int
 
     @property
@@ -81,7 +80,7 @@ class _Job:
 def voxelize(
     structures: Path,
     folder: Path,
-    settings: VoxelsConfig,
+    settings: Settings,
     communicator: Communicator,
     progress: Progress | None = None,
     force: bool = False,
@@ -109,7 +108,7 @@ def voxelize(
     with ExitStack() as stack:
 
         def open_folder() -> int:
-            SitesGrid.of(settings), LatticeGrid.of(settings)
+            layout_of(settings).check(settings)
             rows = _count_rows(structures)
             stack.enter_context(exclusive(folder, "voxelize"))
             return rows
@@ -119,7 +118,8 @@ def voxelize(
         started = time.monotonic()
         _make_shards(job, todo, communicator, progress)
         seconds = time.monotonic() - started
-        return on_root(communicator, lambda: _publish(job, job.rows_of(todo), seconds))
+        summaries = _summaries(job, communicator)
+        return on_root(communicator, lambda: _publish(job, summaries, job.rows_of(todo), seconds))
 
 
 def _count_rows(structures: Path) -> int:
@@ -133,12 +133,12 @@ def _count_rows(structures: Path) -> int:
 
 def _shards_to_make(job: _Job, communicator: Communicator, force: bool) -> list[int]:
     """Shards that are absent, damaged or, with ``force``, of something else; these are removed."""
-    present = on_root(communicator, lambda: sorted(job.folder.glob("shard-*.h5")))
+    present, checksums = on_root(communicator, lambda: (sorted(job.folder.glob("shard-*.h5")), _checksums(job.folder)))
     if not present:
         on_root(communicator, lambda: _clear(job, []))
         return list(range(job.shards))
     found: dict[int, str] = {}
-    _each(communicator, job.shards, lambda k: found.update({k: _state(job, k)}))
+    each(communicator, job.shards, lambda k: found.update({k: _state(job, k, checksums.get(k))}))
     gathered = communicator.gather(found)
 
     def decide() -> list[int]:
@@ -158,8 +158,16 @@ def _shards_to_make(job: _Job, communicator: Communicator, force: bool) -> list[
     return on_root(communicator, decide)
 
 
-def _state(job: _Job, shard: int) -> str:
-    return shard_state(job.path(shard), job.block(shard), job.settings)
+def _state(job: _Job, shard: int, published: str | None) -> str:
+    return shard_state(job.path(shard), job.block(shard), job.settings, published)
+
+
+def _checksums(folder: Path) -> dict[int, str]:
+    """Of the shards as published; none without an index, or with one that cannot be read."""
+    try:
+        return dict(enumerate(published_checksums(folder / INDEX_NAME)))
+    except UNREADABLE:
+        return {}
 
 
 def _clear(job: _Job, stale: Iterable[Path]) -> None:
@@ -185,12 +193,12 @@ def _make_shards(job: _Job, todo: list[int], communicator: Communicator, progres
             advance(done - shown)
             shown = done
 
-        _each(communicator, len(todo), make)
+        each(communicator, len(todo), make)
         advance(total - shown)
 
 
-def _each(communicator: Communicator, tasks: int, work: Callable[[int], None]) -> None:
-    """Do every task on some rank. When one fails the others stop after theirs, and all raise its error."""
+def each(communicator: Communicator, tasks: int, work: Callable[[int], None]) -> None:
+    """Do every task on some rank. Collective. When one fails the others stop after theirs, and all raise its error."""
     error: Exception | Interrupted | None = None
     try:
         with closing(communicator.share(tasks)) as share:
@@ -203,16 +211,23 @@ def _each(communicator: Communicator, tasks: int, work: Callable[[int], None]) -
     agree(communicator, error)
 
 
-def _publish(job: _Job, rows_made: int, seconds: float) -> VoxelizeCounts:
+def _summaries(job: _Job, communicator: Communicator) -> list[ShardSummary]:
+    """Of every shard, in order; on rank 0 only."""
+    found: dict[int, ShardSummary] = {}
+    layout = layout_of(job.settings)
+    each(communicator, job.shards, lambda k: found.update({k: summarize_shard(job.path(k), layout)}))
+    gathered = communicator.gather(found) or []
+    return [summary for _, summary in sorted((item for part in gathered for item in part.items()), key=itemgetter(0))]
+
+
+def _publish(job: _Job, summaries: list[ShardSummary], rows_made: int, seconds: float) -> VoxelizeCounts:
     """Write the index over all shards."""
-    shards = [summarize_shard(job.path(k)) for k in range(job.shards)]
-    arrays = _index_arrays(shards)
-    attributes = {"schema": INDEX_SCHEMA, "settings": settings_json(job.settings)}
-    write_arrays(job.folder / INDEX_NAME, arrays, attributes)
+    arrays = index_arrays(summaries)
+    write_index(job.folder / INDEX_NAME, arrays, job.settings)
     return VoxelizeCounts(
         rows=job.rows,
         structures=len(arrays["rows"]),
-        images=len(arrays["image_numbers"]),
+        images=len(arrays["image_numbers"]) if "image_numbers" in arrays else len(arrays["rows"]),
         bad=dict(Counter(reason.decode() for reason in arrays["bad/reasons"])),
         bytes=int(arrays["shards/bytes"].sum()),
         shards=job.shards,
@@ -221,14 +236,32 @@ def _publish(job: _Job, rows_made: int, seconds: float) -> VoxelizeCounts:
     )
 
 
-def _index_arrays(shards: list[ShardSummary]) -> dict[str, np.ndarray]:
+UNREADABLE = (OSError, KeyError, RuntimeError, ValueError)
+"""What HDF5 raises for a file that is missing or damaged."""
+
+
+def published_checksums(path: Path) -> list[str]:
+    """Checksum of every shard's file, from the index at ``path``; raises one of :data:`UNREADABLE`."""
+    with h5py.File(path, "r") as file:
+        return [value.decode() for value in np.asarray(file["shards/sha256"])]
+
+
+def write_index(path: Path, arrays: dict[str, np.ndarray], settings: Settings) -> None:
+    """Write an index; the same arrays give the same bytes."""
+    attributes = {"schema": layout_of(settings).index_schema, "settings": settings_json(settings)}
+    write_arrays(path, arrays, attributes)
+
+
+def index_arrays(shards: list[ShardSummary]) -> dict[str, np.ndarray]:
+    """The datasets of the index."""
     joined = {name: np.concatenate([s.tables[name] for s in shards]) for name in shards[0].tables}
     structures = np.cumsum([0, *(len(s.tables["rows"]) for s in shards)])
-    images = np.cumsum([0, *(len(s.tables["image_numbers"]) for s in shards)])
-    joined["image_structure"] = joined["image_structure"] + np.repeat(structures[:-1], np.diff(images))
+    joined["shards/structures"] = structures
+    if "image_structure" in joined:
+        images = np.cumsum([0, *(len(s.tables["image_numbers"]) for s in shards)])
+        joined["image_structure"] = joined["image_structure"] + np.repeat(structures[:-1], np.diff(images))
+        joined["shards/images"] = images
     return joined | {
-        "shards/structures": structures,
-        "shards/images": images,
         "shards/bytes": np.array([s.bytes for s in shards]),
-        "shards/sha256": encode_text([s.content_sha256 for s in shards]),
+        "shards/sha256": encode_text([s.sha256 for s in shards]),
     }

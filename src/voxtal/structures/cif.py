@@ -1,8 +1,17 @@
-"""CIF text to arrays by gemmi: symmetry expanded, sites in the order of the file, pymatgen's axes."""
+"""CIF text to arrays by gemmi: the crystal, axes and order of sites of pymatgen's parser.
+
+``CifParser(...).parse_structures(primitive=False)`` of pymatgen is the reference: symmetry expanded, coordinates
+unrounded, sites sorted by electronegativity. Its structures are reached in pure Python, because NumPy calls on
+arrays this small cost more than the arithmetic.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import math
+import re
+from collections.abc import Iterable, Sequence
+from functools import lru_cache
+from itertools import chain
 from typing import Any
 
 import gemmi
@@ -10,12 +19,27 @@ import numpy as np
 
 from voxtal.structures.filters import Arrays
 from voxtal.structures.rows import BadRowError
+from voxtal.structures.site_order import SYMBOLS, site_order
 
-_FULL_OCCUPANCY = 0.999
+_OCCUPANCY_TOLERANCE = 1e-3
 _SAME_SITE = 1e-3
-"""Images of a site closer than this in every fractional coordinate are one atom on a special position."""
+"""Images of a site closer than this in every fractional coordinate are one atom on a special position. pymatgen takes
+1e-4, with which positions printed to four decimals become two atoms a thousandth of the cell apart."""
 _ROUNDED_THIRDS = 1e-4
 """Coordinates this near to 1/3 or 2/3 (relative) were rounded for printing; pymatgen's tolerance."""
+
+_X, _Y, _Z = (f"_atom_site_fract_{axis}" for axis in "xyz")
+_TYPE, _LABEL, _OCCUPANCY = "_atom_site_type_symbol", "_atom_site_label", "_atom_site_occupancy"
+_LENGTHS = tuple(f"_cell_length_{edge}" for edge in "abc")
+_ANGLES = tuple(f"_cell_angle_{angle}" for angle in ("alpha", "beta", "gamma"))
+_OPERATIONS = ("_symmetry_equiv_pos_as_xyz", "_space_group_symop_operation_xyz")
+
+_NUMBERS = {symbol: number for number, symbol in enumerate(SYMBOLS, start=1)}
+_MOLECULES = ("Wat", "wat", "OH", "O-H", "NO3")
+"""Site types that stand for several atoms, of which the file gives one place."""
+
+Operations = tuple[np.ndarray, np.ndarray]
+"""Rotations (m, 3, 3) and translations (m, 3) on fractional coordinates."""
 
 
 def parse_cif(text: str) -> Arrays:
@@ -26,12 +50,15 @@ def parse_cif(text: str) -> Arrays:
     BadRowError
         The text is not CIF, or holds no ordered crystal of known elements.
     """
-    return _crystal(_first_block_with_atoms(_read(text)))
+    for block in _read(text):
+        if (sites := _atom_sites(block)) is not None:
+            return _crystal(block, sites)
+    raise BadRowError("no atoms", "no _atom_site_fract_x in the CIF")
 
 
 def block_texts(text: str) -> list[tuple[str, str]]:
     """Name and text of every data block that lists atoms; a single unnamed one where there is none."""
-    blocks = [block for block in _read(text) if _lists_atoms(block)]
+    blocks = [block for block in _read(text) if _atom_sites(block) is not None]
     if len(blocks) < 2:
         return [("", text)]
     return [(block.name, block.as_string()) for block in blocks]
@@ -44,101 +71,180 @@ def _read(text: str) -> Any:
         raise BadRowError("CIF does not parse", error) from None
 
 
-def _lists_atoms(block: Any) -> bool:
-    return bool(block.find_loop("_atom_site_fract_x")) or block.find_value("_atom_site_fract_x") is not None
+def _atom_sites(block: Any) -> dict[str, list[str]] | None:
+    """Columns of the table of atoms by tag, as written; None where the block has none."""
+    if column := block.find_loop(_X):
+        loop = column.get_loop()
+        values, width = loop.values, loop.width()
+        return {tag: values[i::width] for i, tag in enumerate(_lower(tuple(loop.tags)))}
+    values = {tag: block.find_value(tag) for tag in (_X, _Y, _Z, _TYPE, _LABEL, _OCCUPANCY)}
+    if values[_X] is None:
+        return None
+    return {tag: [value] for tag, value in values.items() if value is not None}
 
 
-def _first_block_with_atoms(document: Iterable[Any]) -> Any:
-    for block in document:
-        if _lists_atoms(block):
-            return block
-    raise BadRowError("no atoms", "no _atom_site_fract_x in the CIF")
+@lru_cache(maxsize=256)
+def _lower(tags: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(tag.lower() for tag in tags)
 
 
-def _crystal(block: Any) -> Arrays:
+def _crystal(block: Any, sites: dict[str, list[str]]) -> Arrays:
     cell = _cell(block)
     try:
-        small = gemmi.make_small_structure_from_block(block)
-    except (ValueError, RuntimeError) as error:
-        raise BadRowError("CIF does not parse", error) from None
-    numbers, frac_coords = [], []
-    for site in small.sites:
-        if site.occ < _FULL_OCCUPANCY:
-            raise BadRowError("partial occupancy", f"{site.label} has occupancy {site.occ:g}")
-        if site.element.atomic_number == 0 or site.element.name == "D":
-            raise BadRowError("unknown element", site.type_symbol or site.label)
-        numbers.append(site.element.atomic_number)
-        frac_coords.append((site.fract.x, site.fract.y, site.fract.z))
+        places = [_coordinates(sites[tag]) for tag in (_X, _Y, _Z)]
+        symbols = sites[_TYPE] if _TYPE in sites else sites[_LABEL]
+    except KeyError as error:
+        raise BadRowError("CIF does not parse", f"no {error.args[0]}") from None
+    if _OCCUPANCY in sites and {*sites[_OCCUPANCY]} != {"1"}:
+        occupied = _occupied(sites[_OCCUPANCY], sites.get(_LABEL, symbols))
+        places = [[values[i] for i in occupied] for values in places]
+        symbols = [symbols[i] for i in occupied]
+    numbers = [_number(symbol) for symbol in symbols]
     if not numbers:
         raise BadRowError("no atoms")
-    frac = _unround(np.array(frac_coords))
-    operations = _operations(small)
-    if len(operations) > 1 and np.isfinite(frac).all():
-        return *_expand(np.array(numbers), frac, operations), cell
-    return np.array(numbers), frac, cell
+    names = None if _NUMBERS.keys() >= {*symbols} else _names(block, symbols, numbers)
+    operations = _operations(block)
+    if operations is not None and all(map(math.isfinite, chain(*places))):
+        places, images = _expand(places, *operations)
+        numbers = [numbers[i] for i in images]
+        names = names and [names[i] for i in images]
+    if (order := site_order(numbers, names)) is not None:
+        numbers = [numbers[i] for i in order]
+        places = [[values[i] for i in order] for values in places]
+    return np.array(numbers), np.array(places).T.copy(), cell
 
 
 def _cell(block: Any) -> np.ndarray:
-    """The cell as it is written: gemmi's own takes an angle of zero for a missing one."""
-    lengths = [block.find_value(f"_cell_length_{edge}") for edge in "abc"]
-    angles = [block.find_value(f"_cell_angle_{angle}") or "90" for angle in ("alpha", "beta", "gamma")]
+    """The cell as it is written; gemmi's own takes an angle of zero for a missing one."""
+    lengths = [block.find_value(tag) for tag in _LENGTHS]
     if None in lengths:
         raise BadRowError("no cell", "the CIF lacks a _cell_length")
-    return cell_matrix(gemmi.cif.as_number(value) for value in (*lengths, *angles))
+    return cell_matrix(_floats(lengths + [block.find_value(tag) or "90" for tag in _ANGLES]))
 
 
 def cell_matrix(parameters: Iterable[float]) -> np.ndarray:
     """Lattice vectors as rows from a, b, c (angstrom) and alpha, beta, gamma (degrees): c along z, a in the
-    xz plane, which is pymatgen's choice."""
+    xz plane, which is pymatgen's choice. NaN throughout where a parameter is not finite."""
     a, b, c, *angles = parameters
-    alpha, beta, gamma = np.radians(angles)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        cosine = (np.cos(alpha) * np.cos(beta) - np.cos(gamma)) / (np.sin(alpha) * np.sin(beta))
-        gamma_star = np.arccos(np.clip(cosine, -1, 1))
+    if not math.isfinite(a + b + c + sum(angles)):
+        return np.full((3, 3), np.nan)
+    alpha, beta, gamma = map(math.radians, angles)
+    sin_alpha, cos_alpha, sin_beta, cos_beta = math.sin(alpha), math.cos(alpha), math.sin(beta), math.cos(beta)
+    area = sin_alpha * sin_beta
+    cosine = (cos_alpha * cos_beta - math.cos(gamma)) / area if area else 1.0
+    gamma_star = math.acos(max(-1.0, min(1.0, cosine)))
     return np.array(
-        [
-            [a * np.sin(beta), 0.0, a * np.cos(beta)],
-            [
-                -b * np.sin(alpha) * np.cos(gamma_star),
-                b * np.sin(alpha) * np.sin(gamma_star),
-                b * np.cos(alpha),
-            ],
-            [0.0, 0.0, c],
-        ]
+        (
+            (a * sin_beta, 0.0, a * cos_beta),
+            (-b * sin_alpha * math.cos(gamma_star), b * sin_alpha * math.sin(gamma_star), b * cos_alpha),
+            (0.0, 0.0, c),
+        )
     )
 
 
-def _unround(frac: np.ndarray) -> np.ndarray:
-    for exact in (1 / 3, 2 / 3):
-        frac = np.where(np.abs(frac - exact) < _ROUNDED_THIRDS * exact, exact, frac)
-    return frac
-
-
-def _operations(small: Any) -> list[Any]:
-    """The symmetry operations that the file lists, else those of the space group that it names."""
+def _floats(texts: Sequence[str]) -> list[float]:
+    """Numbers as written, uncertainties in brackets left off; NaN for what is none."""
     try:
-        if small.symops:
-            return [gemmi.Op(text) for text in small.symops]
-    except (ValueError, RuntimeError) as error:
-        raise BadRowError("symmetry does not parse", error) from None
-    small.determine_and_set_spacegroup("n2")
+        return list(map(float, texts))
+    except ValueError:
+        return [gemmi.cif.as_number(text) for text in texts]
+
+
+def _coordinates(texts: Sequence[str]) -> list[float]:
+    return [x if x < 0.333 or 0.334 < x < 0.666 or x > 0.667 else _unround(x) for x in _floats(texts)]
+
+
+def _unround(coordinate: float) -> float:
+    for exact in (1 / 3, 2 / 3):
+        if abs(coordinate / exact - 1) <= _ROUNDED_THIRDS:  # to the last bit as pymatgen: 0.3333 is at the limit
+            return exact
+    return coordinate
+
+
+def _occupied(occupancies: Sequence[str], labels: Sequence[str]) -> list[int]:
+    """Positions of the sites that hold an atom."""
+    occupied = []
+    for i, (text, label) in enumerate(zip(occupancies, labels, strict=True)):
+        occupancy = gemmi.cif.as_number(text, 1.0)  # not given means full
+        if occupancy == 0:
+            continue
+        if occupancy < 1 - _OCCUPANCY_TOLERANCE:
+            raise BadRowError("partial occupancy", f"{label} has occupancy {occupancy:g}")
+        if occupancy > 1 + _OCCUPANCY_TOLERANCE:
+            raise BadRowError("occupancy above 1", f"{label} has occupancy {occupancy:g}")
+        occupied.append(i)
+    return occupied
+
+
+@lru_cache(maxsize=4096)
+def _number(symbol: str) -> int:
+    """Atomic number of a site's type or label (``Fe``, ``Fe3+``, ``FE1``): two letters, else one, as pymatgen."""
+    plain = gemmi.cif.as_string(symbol)
+    number = _NUMBERS.get(plain[:2].title()) or _NUMBERS.get(plain[:1].upper())
+    if number is None or plain.startswith(_MOLECULES):
+        raise BadRowError("unknown element", plain)
+    return number
+
+
+def _names(block: Any, symbols: Sequence[str], numbers: Sequence[int]) -> list[str] | None:
+    """Species as pymatgen names them where the file tabulates oxidation states, by which it then sorts."""
+    types = [gemmi.cif.as_string(value) for value in block.find_values("_atom_type_symbol")]
+    states = _floats(list(block.find_values("_atom_type_oxidation_number")))
+    if not states or len(states) != len(types) or not all(map(math.isfinite, states)):
+        return None
+    known = dict(zip(types, states, strict=True))
+    known |= {re.sub(r"\d?[+,-]?$", "", symbol): state for symbol, state in zip(types, states, strict=True)}
+    elements = [SYMBOLS[number - 1] for number in numbers]
+    return [
+        element + _charge(known.get(gemmi.cif.as_string(symbol), known.get(element, 0.0)))
+        for element, symbol in zip(elements, symbols, strict=True)
+    ]
+
+
+def _charge(state: float) -> str:
+    size = abs(state)
+    written = "" if size == 1 else f"{size:.0f}" if size == round(size) else f"{size:.2f}"
+    return written + ("+" if state >= 0 else "-")
+
+
+def _operations(block: Any) -> Operations | None:
+    """The symmetry operations that the file lists, else those of the space group that it names; None for P1."""
+    for tag in _OPERATIONS:
+        if column := block.find_values(tag):
+            return _listed_operations(tuple(column))
+    small = gemmi.make_small_structure_from_block(block)
+    small.determine_and_set_spacegroup("1n")  # its name, with the first origin where it leaves the choice; its number
     if small.spacegroup is None:
         if small.spacegroup_hm or small.spacegroup_number:
             raise BadRowError("symmetry does not parse", small.spacegroup_hm or small.spacegroup_number)
-        return []
-    return list(small.spacegroup.operations())
+        return None
+    return _as_arrays(list(small.spacegroup.operations()))
 
 
-def _expand(numbers: np.ndarray, frac: np.ndarray, operations: list[Any]) -> tuple[np.ndarray, np.ndarray]:
-    rotations = np.array([op.rot for op in operations]) / gemmi.Op.DEN
-    translations = np.array([op.tran for op in operations]) / gemmi.Op.DEN
-    all_numbers: list[int] = []
-    all_sites: list[np.ndarray] = []
-    for number, site in zip(numbers, frac, strict=True):
-        sites = _distinct(rotations @ site + translations)
-        all_sites.extend(sites)
-        all_numbers.extend([number] * len(sites))
-    return np.array(all_numbers), np.array(all_sites)
+@lru_cache(maxsize=256)
+def _listed_operations(texts: tuple[str, ...]) -> Operations | None:
+    try:
+        return _as_arrays([gemmi.Op(gemmi.cif.as_string(text)) for text in texts])
+    except (ValueError, RuntimeError) as error:
+        raise BadRowError("symmetry does not parse", error) from None
+
+
+def _as_arrays(operations: list[Any]) -> Operations | None:
+    if operations == [gemmi.Op("x,y,z")]:
+        return None
+    return (
+        np.array([operation.rot for operation in operations]) / gemmi.Op.DEN,
+        np.array([operation.tran for operation in operations]) / gemmi.Op.DEN,
+    )
+
+
+def _expand(
+    places: list[list[float]], rotations: np.ndarray, translations: np.ndarray
+) -> tuple[list[list[float]], list[int]]:
+    """Coordinates of every atom of the cell, axis by axis, and which listed site each is an image of."""
+    expanded = [_distinct(rotations @ site + translations) for site in np.array(places).T]
+    images = [i for i, sites in enumerate(expanded) for _ in sites]
+    return np.concatenate(expanded).T.tolist(), images
 
 
 def _distinct(images: np.ndarray) -> np.ndarray:

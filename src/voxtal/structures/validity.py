@@ -6,6 +6,11 @@ import numpy as np
 
 from voxtal.units import MIN_DISTANCE_ANGSTROM, MIN_VOLUME_ANGSTROM3
 
+NO_ATOMS = "no atoms"
+NOT_FINITE = "not finite"
+TOO_SMALL = f"volume below {MIN_VOLUME_ANGSTROM3} A^3"
+TOO_CLOSE = f"atoms closer than {MIN_DISTANCE_ANGSTROM} A"
+
 _REDUCTION_STEPS = 200
 _NEIGHBOURS = (0, 1), (0, 2), (1, 0), (1, 2), (2, 0), (2, 1)
 
@@ -23,13 +28,13 @@ def why_invalid(numbers: np.ndarray, frac_coords: np.ndarray, cell: np.ndarray) 
         Lattice vectors as rows, angstrom.
     """
     if len(numbers) == 0:
-        return "no atoms"
+        return NO_ATOMS
     if not (np.isfinite(frac_coords).all() and np.isfinite(cell).all()):
-        return "not finite"
+        return NOT_FINITE
     if not abs(np.linalg.det(cell)) >= MIN_VOLUME_ANGSTROM3:
-        return f"volume below {MIN_VOLUME_ANGSTROM3} A^3"
+        return TOO_SMALL
     if shortest_distance(frac_coords, cell) < MIN_DISTANCE_ANGSTROM:
-        return f"atoms closer than {MIN_DISTANCE_ANGSTROM} A"
+        return TOO_CLOSE
     return None
 
 
