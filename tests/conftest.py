@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import copy
+import csv
+import gzip
+import itertools
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -15,6 +18,8 @@ from hypothesis import settings
 
 from voxtal.config import build_config, write_config
 from voxtal.runs import Run
+from voxtal.structures.cif import parse_cif
+from voxtal.structures.structure_set import StructureSet
 
 settings.register_profile("voxtal", deadline=None, max_examples=50)
 settings.load_profile("voxtal")
@@ -33,6 +38,26 @@ def shared_data(project_root: Path) -> Path:
     if not folder.is_dir():
         pytest.skip("no ../shared/data beside the project")
     return folder
+
+
+@pytest.fixture(scope="session")
+def real_set(shared_data: Path) -> StructureSet:
+    """Every 100th structure of the shared files that passes the paper's selection."""
+    csv.field_size_limit(10**9)
+    rows: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
+    for path in sorted(shared_data.glob("*.csv.gz")):
+        with gzip.open(path, "rt", encoding="utf-8") as file:
+            for row in itertools.islice(csv.DictReader(file), 0, None, 100):
+                numbers, frac_coords, cell = parse_cif(row["cif"])
+                if len(numbers) <= 20 and np.linalg.norm(cell, axis=1).max() <= 10:
+                    rows.append((numbers, frac_coords, cell))
+    return StructureSet(
+        ids=np.array([f"s{i}" for i in range(len(rows))]),
+        offsets=np.concatenate([[0], np.cumsum([len(numbers) for numbers, _, _ in rows])]).astype(np.int64),
+        numbers=np.concatenate([numbers for numbers, _, _ in rows]),
+        frac_coords=np.concatenate([frac_coords for _, frac_coords, _ in rows]),
+        cells=np.stack([cell for _, _, cell in rows]),
+    )
 
 
 TINY: dict[str, Any] = {
@@ -101,7 +126,7 @@ def copper_gold() -> list[Any]:
 def _trained_run(tmp_path_factory: pytest.TempPathFactory, copper_gold: list[Any]) -> Run:
     from voxtal.data.voxelize import voxelize
     from voxtal.parallel.communicator import SerialCommunicator
-    from voxtal.structures.structure_set import FORMATION_ENERGY, SPLIT, StructureSet
+    from voxtal.structures.structure_set import FORMATION_ENERGY, SPLIT
     from voxtal.training.stages import MODELS, encode_graphs, train_model
 
     run = Run(tmp_path_factory.mktemp("trained"), build_config(TINY))

@@ -128,7 +128,7 @@ def test_overlapping_atoms_are_told_apart(distance):
 def test_many_atoms_hidden_under_others_are_all_found():
     """Azides hide the middle atom of every N3 group at the laptop grid; one search would find one of them."""
     middles = np.array([[x, y, z] for x in (3, 7, 11) for y in (3, 7, 11) for z in (4, 10)], dtype=float)
-    positions = np.concatenate([middles + [0, 0, step] for step in (-1.18, 0, 1.18)])
+    positions = np.concatenate([middles + np.array([0, 0, step]) for step in (-1.18, 0, 1.18)])
     assert errors(decode_sites(render(positions, LAPTOP), LAPTOP)[0], positions).max() < 0.01
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,6 +11,8 @@ from pymatgen.analysis.structure_matcher import StructureMatcher
 from pymatgen.core import Lattice, Structure
 
 from voxtal.errors import Interrupted
+from voxtal.structures import matching
+from voxtal.structures.fitting import Reduced
 from voxtal.structures.matching import (
     CDVAE,
     STRICT,
@@ -19,6 +22,7 @@ from voxtal.structures.matching import (
     first_of_duplicates,
     time_limit,
 )
+from voxtal.structures.structure_set import StructureSet
 
 B2 = Structure(Lattice.cubic(3.16), ["Co", "Hf"], [[0, 0, 0], [0.5, 0.5, 0.5]])
 ROCKSALT = Structure.from_spacegroup("Fm-3m", Lattice.cubic(5.1), ["Co", "Hf"], [[0, 0, 0], [0.5] * 3])
@@ -94,9 +98,9 @@ def test_bad_structures_match_nothing_and_end_soon(name: str) -> None:
 
 def test_pair_that_takes_too_long_counts_as_different() -> None:
     """The limit is what guards against hangs that no check foresees."""
-    impatient = Matcher(STRICT, pair_seconds=1e-6)
-    assert impatient.rms(LAVES, LAVES) is None
-    assert Matcher(STRICT).matches(LAVES, LAVES)
+    slow = (B2 * (4, 4, 3)).perturb(0.1)
+    assert Matcher(STRICT, pair_seconds=1e-3).rms(slow, slow) is None
+    assert Matcher(STRICT).matches(slow, slow)
 
 
 def test_stop_signal_is_not_swallowed(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -128,3 +132,77 @@ def test_known_are_found_by_index() -> None:
     assert find_known([disturbed(B2, 3), ROCKSALT, LAVES], [LAVES, B2], Matcher()) == [1, None, 0]
     assert find_known([], [B2], Matcher()) == []
     assert find_known([B2], [], Matcher()) == [None]
+
+
+@pytest.fixture(scope="module")
+def crowd(real_set: StructureSet) -> StructureSet:
+    """Real structures and disturbed copies of them, and many of two formulas, in random order; a few of them bad."""
+    random = np.random.default_rng(5)
+    chosen = [real_set.structure(int(i)) for i in random.choice(len(real_set), 12, replace=False)]
+    several = [disturbed(s, k, 0.02) for k, s in enumerate(chosen)] + chosen
+    several += [disturbed(s, 20 + k, 0.3 * (k % 4)) for k in range(4) for s in (B2, ROCKSALT, LAVES, real_polymorph())]
+    several += [bad_structures()["overlap"], bad_structures()["slab"]]
+    order = random.permutation(len(several))
+    return StructureSet.from_structures([several[i] for i in order], [f"c{i}" for i in order])
+
+
+def real_polymorph() -> Structure:
+    """CoHf in the structure of CrB, which neither matcher takes for the others."""
+    return Structure.from_spacegroup(
+        "Cmcm", Lattice.orthorhombic(3.2, 9.8, 4.0), ["Co", "Hf"], [[0, 0.43, 0.25], [0, 0.14, 0.25]]
+    )
+
+
+def one_after_another(structures: list[Structure]) -> list[int]:
+    """The definition, by pymatgen alone."""
+    theirs = StructureMatcher()
+    valid = [Matcher().reduce(structure) is not None for structure in structures]
+    answer: list[int] = []
+    for i, structure in enumerate(structures):
+        firsts = (j for j in range(i) if answer[j] == j and valid[i] and valid[j])
+        answer.append(next((j for j in firsts if theirs.fit(structures[j], structure)), i))
+    return answer
+
+
+@pytest.mark.parametrize("block", [64, 3])
+def test_duplicates_are_those_of_all_pairs(crowd: StructureSet, block: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Groups, blocks of groups, rejections: none of them may change an answer."""
+    monkeypatch.setattr(matching, "BLOCK", block)
+    expected = one_after_another(list(crowd))
+    assert len(set(expected)) < len(crowd) - 10
+    assert first_of_duplicates(crowd, Matcher()) == expected
+    assert first_of_duplicates(list(crowd), Matcher()) == expected
+
+
+def test_known_are_those_of_all_pairs(crowd: StructureSet) -> None:
+    """The first of several equal references is named, whatever is in between."""
+    theirs = StructureMatcher()
+    queries, references = crowd.subset(np.arange(0, len(crowd), 2)), crowd.subset(np.arange(1, len(crowd), 2))
+    valid = [Matcher().reduce(structure) is not None for structure in references]
+    expected = [
+        next((j for j, known in enumerate(references) if valid[j] and theirs.fit(known, query)), None)
+        if Matcher().reduce(query)
+        else None
+        for query in queries
+    ]
+    assert 5 < sum(match is not None for match in expected) < len(queries)
+    assert find_known(queries, references, Matcher()) == expected
+    assert find_known(list(queries), list(references), Matcher()) == expected
+
+
+def test_what_has_no_partner_is_not_reduced(real_set: StructureSet) -> None:
+    """Reducing takes milliseconds; most structures of a large set are the only ones of their formula."""
+
+    class Counting(Matcher):
+        reduced = 0
+
+        def reduce(self, structure: Any) -> Reduced | None:
+            self.reduced += not isinstance(structure, Reduced)
+            return super().reduce(structure)
+
+    counting = Counting()
+    assert first_of_duplicates([B2, LAVES, *real_set.subset([0, 1])], counting) == [0, 1, 2, 3]
+    assert find_known([B2, LAVES], real_set.subset([0, 1]), counting) == [None, None]
+    assert counting.reduced == 0
+    assert find_known([B2, LAVES], [ROCKSALT, *real_set.subset([0, 1])], counting) == [None, None]
+    assert counting.reduced == 2

@@ -24,6 +24,7 @@ from voxtal.data.dataset import VoxelDataset
 from voxtal.errors import UserError
 from voxtal.generation.stage import ATTEMPT, PREDICTED, generate, graphs_of_attempts
 from voxtal.ledger import Ledger
+from voxtal.parallel.communicator import Communicator, SerialCommunicator, on_root
 from voxtal.parallel.launch import mpirun, run_ranks
 from voxtal.runs import RoundPaths, Run, read_json, sha256_of, write_json
 from voxtal.screening.evaluate import evaluate_models, funnel, judge_candidates, write_candidates
@@ -121,7 +122,6 @@ def _voxelize(run: Run, paths: RoundPaths, say: Say) -> None:
         command += ["--set", f"voxels.{key}={value}"]
     if mpirun() is None or "SLURM_STEP_ID" in os.environ or "OMPI_COMM_WORLD_RANK" in os.environ:
         from voxtal.data.voxelize import voxelize
-        from voxtal.parallel.communicator import SerialCommunicator
 
         say("no mpirun here: voxelizing on one rank")
         voxelize(paths.structures, paths.voxels, run.config.voxels, SerialCommunicator())
@@ -129,18 +129,45 @@ def _voxelize(run: Run, paths: RoundPaths, say: Say) -> None:
         run_ranks(command, available_cores())
 
 
-def screen(run: Run, paths: RoundPaths, progress: Progress, say: Say) -> dict[str, Any]:
-    """Judge models and attempts and choose what to label: ``candidates.csv``, ``selected.h5``, ``evaluation.json``."""
+def screen(
+    run: Run, paths: RoundPaths, progress: Progress, say: Say, communicator: Communicator | None = None
+) -> dict[str, Any]:
+    """Judge models and attempts and choose what to label: ``candidates.csv``, ``selected.h5``, ``evaluation.json``.
+
+    Collective: the comparison of candidates is shared out to all ranks, rank 0 does the rest.
+    """
+    communicator = communicator or SerialCommunicator()
+    known = on_root(communicator, lambda: _screened(paths))
+    if known is not None:
+        return known
+    evaluation = on_root(communicator, lambda: evaluate_models(run, paths, progress))
+    candidates, structures = on_root(
+        communicator, lambda: (StructureSet.read(paths.candidates), StructureSet.read(paths.structures))
+    )
+    rows, passed = judge_candidates(candidates, structures, progress, communicator)
+    return on_root(communicator, lambda: _conclude_screen(run, paths, evaluation, candidates, rows, passed))
+
+
+def _screened(paths: RoundPaths) -> dict[str, Any] | None:
+    """The evaluation of the candidates that are there, if it has been made."""
     if not paths.candidates.is_file():
         raise UserError(f"No candidates at {paths.candidates}; make them with `voxtal generate`.")
-    fingerprint = sha256_of(paths.candidates)
     if paths.evaluation.is_file() and selected_path(paths).is_file():
-        known = read_json(paths.evaluation)
-        if known.get("candidates_sha256") == fingerprint:
+        known: dict[str, Any] = read_json(paths.evaluation)
+        if known.get("candidates_sha256") == sha256_of(paths.candidates):
             return known
-    candidates = StructureSet.read(paths.candidates)
-    evaluation = evaluate_models(run, paths, progress)
-    rows, passed = judge_candidates(candidates, StructureSet.read(paths.structures), progress)
+    return None
+
+
+def _conclude_screen(
+    run: Run,
+    paths: RoundPaths,
+    evaluation: dict[str, Any],
+    candidates: StructureSet,
+    rows: list[dict[str, Any]],
+    passed: np.ndarray,
+) -> dict[str, Any]:
+    """Choose among the candidates that ``passed``, and write everything."""
     config = run.config.screen
     for i in passed.tolist():
         rows[i]["outcome"] = _why_not_worth_labelling(candidates.structure(i), config.min_contact) or "not-selected"
@@ -152,7 +179,7 @@ def screen(run: Run, paths: RoundPaths, progress: Progress, say: Say) -> dict[st
     chosen = passed[select_candidates(energies, features, config.select, config.diversity)]
     for i in chosen:
         rows[i]["outcome"] = "selected"
-    evaluation |= {**funnel(rows), "candidates_sha256": fingerprint}
+    evaluation |= {**funnel(rows), "candidates_sha256": sha256_of(paths.candidates)}
     write_candidates(paths.screen / "candidates.csv", rows)
     candidates.subset(chosen).write(selected_path(paths))
     with Ledger(run.ledger) as ledger:

@@ -65,10 +65,11 @@ def _evaluate_round(run: Path, overrides: list[str], round_: int | None, communi
     opened = on_root(communicator, lambda: open_run(run, overrides))
     paths = on_root(communicator, lambda: pick_round(opened, round_))
     with ExitStack() as stack:
-        if communicator.rank == 0:
-            on_root(communicator, lambda: stack.enter_context(exclusive(paths.screen, "voxtal evaluate")) and None)
-        else:
-            on_root(communicator, lambda: None)
+
+        def lock() -> None:
+            stack.enter_context(exclusive(paths.screen, "voxtal evaluate"))
+
+        on_root(communicator, lock)
         evaluation = screen(opened, paths, progress, typer.echo, communicator)
 
     def conclude() -> None:

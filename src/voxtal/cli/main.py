@@ -21,6 +21,7 @@ VERBS = {
     "evaluate": "evaluate",
     "hull": "hull",
     "round": "round",
+    "view": "view",
     "status": "status",
     "report": "report",
 }

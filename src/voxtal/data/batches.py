@@ -1,10 +1,10 @@
-"""Sparse batches as dense tensors, made on the device that trains."""
+"""Batches as they are read, as dense tensors made on the device that trains."""
 
 from __future__ import annotations
 
 import torch
 
-from voxtal.data.dataset import SparseBatch
+from voxtal.data.dataset import DensityBatch, SparseBatch
 
 
 def densify(batch: SparseBatch, device: torch.device | str, dtype: torch.dtype) -> torch.Tensor:
@@ -16,3 +16,9 @@ def densify(batch: SparseBatch, device: torch.device | str, dtype: torch.dtype) 
     dense = torch.zeros(images * voxels, device=device, dtype=dtype)
     dense[place] = values
     return dense.view(images, 1, *grid)
+
+
+def coordinates(batch: DensityBatch, device: torch.device | str) -> torch.Tensor:
+    """The coordinate grids (batch, 3, N, N, N) of density maps; only lines of them travel to ``device``."""
+    x, y, z = torch.from_numpy(batch.coordinate_lines).to(device).movedim(-1, 1).unbind(2)
+    return x[:, :, :, None, None] + y[:, :, None, :, None] + z[:, :, None, None, :]

@@ -16,6 +16,8 @@ from voxtal.data.layouts import DENSITY, SITES, Layout
 from voxtal.data.schema import INDEX_NAME, Settings, decode_text, settings_difference, shard_path
 from voxtal.data.shards import MappedShard
 from voxtal.errors import UserError
+from voxtal.representations.density import DensityGrid
+from voxtal.representations.rotations import IDENTITY, Rotation
 
 Rows = Sequence[int] | np.ndarray
 
@@ -212,31 +214,39 @@ class DensityBatch:
         (b, N, N, N) float32.
     species
         (b, N, N, N) uint8.
-    cells
-        (b, 3, 3) float32, rows, angstrom: the coordinate grid follows from them.
+    coordinate_lines
+        (b, 3, N, 3) float32, angstrom: what the position along each axis adds to the coordinate grid, which is
+        the sum of the three.
     """
 
     density: np.ndarray
     species: np.ndarray
-    cells: np.ndarray
+    coordinate_lines: np.ndarray
 
 
 class DensityDataset(PublishedSet):
-    """Density and species maps (ICSG3D)."""
+    """Density, species and coordinate maps (ICSG3D)."""
 
     layout = DENSITY
     settings_type = DensityConfig
 
-    def maps(self, structure_rows: Rows) -> DensityBatch:
-        """The maps of the structures at ``structure_rows``, in that order."""
+    def maps(self, structure_rows: Rows, rotations: Sequence[Rotation] | None = None) -> DensityBatch:
+        """The maps of the structures at ``structure_rows``, in that order, each turned by its rotation."""
         located = self._located(structure_rows, self._first_structure)
-        n = self.settings.grid
+        grid = DensityGrid.of(self.settings)
+        n = grid.size
         density = np.empty((len(located), n, n, n), dtype=np.float32)
-        species = np.zeros((len(located), n**3), dtype=np.uint8)
-        cells = np.empty((len(located), 3, 3), dtype=np.float32)
+        species = np.empty((len(located), n, n, n), dtype=np.uint8)
+        lines = np.empty((len(located), 3, n, 3), dtype=np.float32)
+        corners = np.arange(n) * grid.step
         for k, (shard, i) in enumerate(located):
-            np.multiply(shard["density"][i], shard["density_unit"][i], out=density[k])
-            cells[k] = shard["cells"][i]
+            turn = IDENTITY if rotations is None else rotations[k]
+            np.multiply(turn(shard["density"][i]), shard["density_unit"][i], out=density[k])
             index, numbers = shard.of("species", i, "index", "numbers")
-            species[k, index] = numbers
-        return DensityBatch(density, species.reshape(density.shape), cells)
+            as_encoded = np.zeros(n**3, dtype=np.uint8)
+            as_encoded[index] = numbers
+            species[k] = turn(as_encoded.reshape(n, n, n))
+            for axis in range(3):
+                along = corners[::-1] if axis in turn.flips else corners
+                lines[k, axis] = along[:, None] * shard["cells"][i, turn.axes[axis]]
+        return DensityBatch(density, species, lines)

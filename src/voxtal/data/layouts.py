@@ -16,7 +16,7 @@ from voxtal.representations.placement import place_all
 from voxtal.representations.ragged import offsets_of
 from voxtal.representations.reasons import Unencodable
 from voxtal.representations.sites import SitesGrid
-from voxtal.representations.voxels import encode_block
+from voxtal.representations.voxels import BlockVoxels, encode_block
 from voxtal.structures.structure_set import StructureSet
 from voxtal.structures.validity import TOO_CLOSE
 from voxtal.units import MIN_DISTANCE_ANGSTROM
@@ -58,22 +58,44 @@ def layout_of(settings: Settings) -> Layout:
     return DENSITY if isinstance(settings, DensityConfig) else SITES
 
 
+STRUCTURES_AT_ONCE = 128
+"""Structures whose voxels are held as they are computed, in eight bytes where two are stored."""
+
+
 def _encode_sites(block: StructureSet, settings: VoxelsConfig) -> Encoded:
-    voxels = encode_block(block.offsets, block.numbers, block.frac_coords, block.cells, settings)
-    arrays = {
+    rows = [np.empty(0, np.int64)]
+    reasons: dict[int, str] = {}
+    parts: list[dict[str, np.ndarray]] = []
+    structures = 0
+    for first in range(0, len(block), STRUCTURES_AT_ONCE):
+        offsets = block.offsets[first : first + STRUCTURES_AT_ONCE + 1]
+        atoms, cells = slice(offsets[0], offsets[-1]), block.cells[first : first + STRUCTURES_AT_ONCE]
+        voxels = encode_block(offsets - offsets[0], block.numbers[atoms], block.frac_coords[atoms], cells, settings)
+        rows.append(voxels.rows + first)
+        reasons |= {row + first: reason for row, reason in voxels.reasons.items()}
+        parts.append(_as_stored(voxels, structures, settings))
+        structures += len(voxels.rows)
+    arrays = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    for name in ("sites/offsets", "lattice/offsets", "atoms/offsets"):
+        arrays[name] = offsets_of(arrays[name])
+    return Encoded(np.concatenate(rows), reasons, arrays)
+
+
+def _as_stored(voxels: BlockVoxels, first_structure: int, settings: VoxelsConfig) -> dict[str, np.ndarray]:
+    """Datasets of a part of a shard; its offsets are still counts."""
+    return {
         "cells": voxels.cells.astype(np.float32),
-        "image_structure": voxels.image_structure,
+        "image_structure": voxels.image_structure + first_structure,
         "image_numbers": voxels.image_numbers,
-        "sites/offsets": voxels.sites_offsets,
+        "sites/offsets": np.diff(voxels.sites_offsets),
         "sites/index": voxels.sites_index.astype(index_type(settings.sites_grid)),
         "sites/values": voxels.sites_values.astype(VALUE_TYPE),
-        "lattice/offsets": voxels.lattice_offsets,
+        "lattice/offsets": np.diff(voxels.lattice_offsets),
         "lattice/index": voxels.lattice_index.astype(index_type(settings.lattice_grid)),
         "lattice/values": voxels.lattice_values.astype(VALUE_TYPE),
-        "atoms/offsets": voxels.atom_offsets,
+        "atoms/offsets": np.diff(voxels.atom_offsets),
         "atoms/positions": voxels.positions.astype(np.float32),
     }
-    return Encoded(voxels.rows, voxels.reasons, arrays)
 
 
 SITES = Layout(

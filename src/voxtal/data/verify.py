@@ -33,7 +33,7 @@ def damaged_files(folder: Path, settings: Settings, communicator: Communicator) 
         if not path.is_file():
             wrong[path.name] = "missing"
         elif sha256_of(path) != checksums[shard]:
-            wrong[path.name] = "other bytes than were published"
+            wrong[path.name] = "other bytes than the index says"
 
     each(communicator, len(checksums), check)
     gathered = communicator.gather(wrong) or []

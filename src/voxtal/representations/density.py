@@ -211,7 +211,9 @@ def _render_skewed(
 ) -> np.ndarray:
     density = np.zeros((grid.size,) * 3, dtype=np.float32)
     for i, patch in enumerate(patches(sites, radii * np.sqrt(-2 * np.log(_NEGLIGIBLE)), cell, grid)):
-        x, yz, y2z2 = (part.astype(np.float32) for part in steps_to(sites[i], cell / (np.sqrt(2) * radii[i]), patch, grid))
+        x, yz, y2z2 = (
+            part.astype(np.float32) for part in steps_to(sites[i], cell / (np.sqrt(2) * radii[i]), patch, grid)
+        )
         exponent = x[:, None, None] + yz
         exponent *= exponent
         np.subtract(np.float32(np.log(heights[i])) - y2z2, exponent, out=exponent)
@@ -249,8 +251,7 @@ def patches(sites: np.ndarray, reach: np.ndarray, cell: np.ndarray, grid: Densit
     first = np.ceil(middle - half).clip(0, grid.size).astype(int).tolist()
     last = np.floor(middle + half + 1).clip(0, grid.size).astype(int).tolist()
     return [
-        (slice(x0, x1), slice(y0, y1), slice(z0, z1))
-        for (x0, y0, z0), (x1, y1, z1) in zip(first, last, strict=True)
+        (slice(x0, x1), slice(y0, y1), slice(z0, z1)) for (x0, y0, z0), (x1, y1, z1) in zip(first, last, strict=True)
     ]
 
 

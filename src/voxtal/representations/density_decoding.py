@@ -7,13 +7,14 @@ ones (what networks leave) sites are added and dropped as long as both maps toge
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
 
 import numpy as np
 
 from voxtal.representations.density import (
     DensityGrid,
-    amplitudes,
     render_density,
     render_species,
 )
@@ -23,12 +24,19 @@ from voxtal.representations.ionic_radii import ionic_radii
 from voxtal.representations.placement import cell_from_metric
 from voxtal.representations.reasons import Undecodable
 from voxtal.structures.validity import TOO_SMALL
-from voxtal.units import MIN_DISTANCE_ANGSTROM, MIN_VOLUME_ANGSTROM3
+from voxtal.units import MIN_VOLUME_ANGSTROM3
 
-CERTAIN = 1e-5
-"""Largest residual, in shares of the map's maximum, of a result that can only be right."""
+CERTAIN = 3e-5
+"""Largest residual, in shares of the map's maximum, of a result that can only be right: what 65,536 levels leave.
+The worst confusions of real structures, hydrogen on the wrong side of its oxygen, leave 0.0002."""
 
-MAX_ATOMS = 128
+CERTAIN_LABELS = 1e-3
+"""Largest share of mislabelled voxels of such a result."""
+
+_OUTSIDE = 0.1
+"""Edges beyond the cell at which a site is no site: all lie in the cell, and one that does not has been pushed away."""
+
+MAX_ATOMS = 64
 """Sites that are fitted together; maps that suggest more are no structure's."""
 
 MAX_CHANGES = 24
@@ -50,9 +58,13 @@ NATS_PER_SITE = 12.0
 """What a site has to gain in log-likelihood to be worth its three coordinates and its element."""
 
 FEW, MANY = 1, 2
+"""Voxels about a site, as :func:`~voxtal.representations.density_fit.fit_sites` counts them."""
+
+_WEAK = 0.4
+"""Free heights below which a site is doubtful."""
+
 _FLOOR = 1e-6
-_WEAK, _STRONG = 0.4, 1.6
-"""Free heights below which a site is doubtful, and above which there may be two."""
+"""Noise, in shares of the maximum, that float32 leaves at most."""
 
 
 @dataclass(frozen=True)
@@ -81,40 +93,54 @@ class DecodedDensity:
 
     @property
     def certain(self) -> bool:
-        """Whether the density is explained but for float32."""
-        return self.residual < CERTAIN
+        """Whether the density is explained but for float32, or for the levels that it was stored in."""
+        return self.residual < CERTAIN and self.mislabelled < CERTAIN_LABELS
 
 
 @dataclass(frozen=True)
 class _Sites:
-    """Sites in the box: atomic numbers (n,), radii (n,), fractional coordinates (n, 3)."""
+    """Sites in the box of a lower triangular cell (3, 3): atomic numbers (n,), fractional coordinates (n, 3)."""
 
     numbers: np.ndarray
-    radii: np.ndarray
     frac: np.ndarray
-
-    @classmethod
-    def of(cls, numbers: np.ndarray, frac: np.ndarray) -> _Sites:
-        return cls(numbers, ionic_radii(numbers), frac)
+    cell: np.ndarray
+    grid: DensityGrid
 
     def __len__(self) -> int:
         return len(self.numbers)
 
-    def only(self, kept: np.ndarray) -> _Sites:
-        return _Sites(self.numbers[kept], self.radii[kept], self.frac[kept])
+    @cached_property
+    def radii(self) -> np.ndarray:
+        return ionic_radii(self.numbers)
+
+    @cached_property
+    def density(self) -> np.ndarray:
+        return render_density(self.numbers, self.radii, self.frac, self.cell, self.grid)
+
+    @cached_property
+    def species(self) -> np.ndarray:
+        return render_species(self.numbers, self.radii, self.frac, self.cell, self.grid)
+
+    @property
+    def inside(self) -> np.ndarray:
+        return np.asarray((np.abs(self.frac - 0.5) < 0.5 + _OUTSIDE).all(axis=1))
+
+    def at(self, frac: np.ndarray) -> _Sites:
+        return replace(self, frac=frac)
+
+    def only(self, kept: Any) -> _Sites:
+        return replace(self, numbers=self.numbers[kept], frac=self.frac[kept])
 
     def plus(self, number: int, frac: np.ndarray) -> _Sites:
-        return _Sites.of(np.append(self.numbers, number), np.vstack([self.frac, frac]))
+        return replace(self, numbers=np.append(self.numbers, number), frac=np.vstack([self.frac, frac]))
 
 
-def decode_density(
-    density: np.ndarray, species: np.ndarray, cell: np.ndarray, grid: DensityGrid
-) -> DecodedDensity:
+def decode_density(density: np.ndarray, species: np.ndarray, cell: np.ndarray, grid: DensityGrid) -> DecodedDensity:
     """The crystal whose maps are nearest to the given ones.
 
     Connected components of the species map start a fit of all sites to the density map. If that does not explain
-    the density, the sites start from balls of the ions' radii that cover the species map, and the fit may drop and
-    add sites.
+    the density, the sites start from balls of the ions' radii that cover the species map, and may be dropped and
+    added. In noisy maps they are held near the middles of those balls while they are fitted.
 
     Parameters
     ----------
@@ -131,14 +157,14 @@ def decode_density(
         The maps are not finite, the cell has no volume, or no sites explain them.
     """
     maps = _Maps.of(density, species, cell, grid)
-    found = [maps.fitted(_Sites.of(*component_sites(maps.species, grid)), FEW)]
+    found = [maps.fitted(maps.sites(*component_sites(maps.species, grid)), FEW)]
     if maps.noise < NOISY and not maps.certain(found[-1]):
         for threshold in BALL_THRESHOLDS:
-            found.append(maps.settled(_Sites.of(*ball_sites(maps.species, maps.cell, grid, threshold))))
+            found.append(maps.settled(maps.sites(*ball_sites(maps.species, maps.cell, grid, threshold))))
             if maps.certain(found[-1]):
                 break
     if not maps.certain(found[-1]):
-        found.append(maps.held(_Sites.of(*ball_sites(maps.species, maps.cell, grid, BALL_THRESHOLDS[-1]))))
+        found.append(maps.held(maps.sites(*ball_sites(maps.species, maps.cell, grid, BALL_THRESHOLDS[-1]))))
     best = found[-1] if maps.certain(found[-1]) else min(found, key=maps.cost)
     if best is None:
         raise Undecodable("no atoms explain the density and species maps")
@@ -179,21 +205,30 @@ class _Maps:
             triangular = cell_from_metric(cell @ cell.T)
         except np.linalg.LinAlgError:
             raise Undecodable(TOO_SMALL) from None
-        return cls(density, np.ascontiguousarray(species, dtype=np.uint8), triangular, grid, maximum, noise_of(density) / maximum)
+        return cls(
+            density,
+            np.ascontiguousarray(species, dtype=np.uint8),
+            triangular,
+            grid,
+            maximum,
+            noise_of(density) / maximum,
+        )
+
+    def sites(self, numbers: np.ndarray, frac: np.ndarray) -> _Sites:
+        return _Sites(numbers, frac, self.cell, self.grid)
 
     def decoded(self, sites: _Sites, cell: np.ndarray) -> DecodedDensity:
         frac = sites.frac - np.floor(sites.frac)
-        wrong = float(np.mean(self._species(sites) != self.species))
+        frac = np.where(frac < 1, frac, 0.0)
         return DecodedDensity(
-            sites.numbers, np.where(frac < 1, frac, 0.0), np.array(cell, np.float64), self.residual(sites), wrong
+            sites.numbers, frac, np.array(cell, np.float64), self.residual(sites), self.mislabelled(sites)
         )
 
     def fitted(self, sites: _Sites, points: int = MANY) -> _Sites | None:
         """The sites where they fit the density best; none where there are none or too many."""
         if not 0 < len(sites) <= MAX_ATOMS:
             return None
-        frac, _ = self._fit(sites, points)
-        return _Sites(sites.numbers, sites.radii, frac)
+        return sites.at(self._fit(sites, points)[0])
 
     def _fit(
         self, sites: _Sites, points: int, free_heights: bool = False, stiffness: float = 0.0
@@ -201,46 +236,37 @@ class _Maps:
         given = sites.numbers, sites.radii, sites.frac, self.cell, self.grid
         return fit_sites(self.density, *given, points, free_heights, stiffness)
 
-    def settled(self, sites: _Sites) -> _Sites | None:
+    def settled(self, seeds: _Sites) -> _Sites | None:
         """Fit, and add and drop sites while both maps become more likely."""
-        if not 0 < len(sites) <= MAX_ATOMS:
-            return None
-        for points in (FEW, MANY):
-            current = self.fitted(sites, points)
-            assert current is not None
-            if self.residual(current) < CERTAIN:
-                return current
-        cost = self.cost(current)
+        current = self.fitted(seeds, FEW)
+        if not self.certain(current):
+            current = self.fitted(seeds)
         for _ in range(MAX_CHANGES):
-            for trial in self._changes(sites, current):
+            if current is None or self.certain(current):
+                break
+            cost = self.cost(current)
+            for trial in self._changes(seeds, current):
                 changed = self.fitted(trial)
-                if changed is None:
-                    continue
-                if (new := self.cost(changed)) < cost - 1e-9 * abs(cost):
-                    sites, current, cost = trial, changed, new
+                if changed is not None and self.cost(changed) < cost:
+                    seeds, current = trial, changed
                     break
             else:
-                break
-            if self.residual(current) < CERTAIN:
                 break
         return current
 
     def _changes(self, seeds: _Sites, sites: _Sites) -> Iterator[_Sites]:
         """Sites without those that left the box or have no height of their own, or with one more."""
-        inside = (np.abs(self.grid.index(sites.frac) - (self.grid.size - 1) / 2) < self.grid.size / 2).all(axis=1)
-        if inside.any() and not inside.all():
-            yield seeds.only(inside)
-            yield sites.only(inside)
+        if sites.inside.any() and not sites.inside.all():
+            yield seeds.only(sites.inside)
+            yield sites.only(sites.inside)
         frac, heights = self._fit(seeds, MANY, True)
         weak = heights < _WEAK
         if weak.any() and not weak.all():
-            yield _Sites(seeds.numbers, seeds.radii, frac).only(~weak)
+            yield seeds.at(frac).only(~weak)
             yield seeds.only(~weak)
-        for lowest in np.argsort(heights)[:3]:
-            if len(seeds) > 1:
-                yield seeds.only(np.arange(len(seeds)) != lowest)
-        left = self.density - self._density(sites)
-        yield from self._additions(sites, left)
+        if len(seeds) > 1:
+            yield from (seeds.only(np.arange(len(seeds)) != lowest) for lowest in np.argsort(heights)[:3])
+        yield from self._additions(sites, self.density - sites.density)
 
     def _additions(self, sites: _Sites, left: np.ndarray) -> Iterator[_Sites]:
         """One more atom where most density is left over, of the elements that the species map has there."""
@@ -276,36 +302,38 @@ class _Maps:
             best = int(np.argmin(costs))
             if costs[best] < cost:
                 yield seeds.only(without[best])
-        left = self.density - self._density(sites)
+        left = self.density - sites.density
         if left.max() > SURE_NOISES * max(self.noise, NOISY) * self.maximum:
             yield from self._additions(seeds, left)
 
     def _held_fit(self, sites: _Sites) -> _Sites:
         noise = self.maximum * max(self.noise, NOISY)
         spacing = np.cbrt(np.linalg.det(self.cell)) * self.grid.step
-        frac, _ = self._fit(sites, MANY, stiffness=(noise / (SEED_ERROR_VOXELS * spacing)) ** 2)
-        return _Sites(sites.numbers, sites.radii, frac)
+        return sites.at(self._fit(sites, MANY, stiffness=(noise / (SEED_ERROR_VOXELS * spacing)) ** 2)[0])
 
     def certain(self, sites: _Sites | None) -> bool:
-        return sites is not None and self.residual(sites) < CERTAIN
+        return (
+            sites is not None
+            and bool(sites.inside.all())
+            and self.residual(sites) < CERTAIN
+            and self.mislabelled(sites) < CERTAIN_LABELS
+        )
 
     def residual(self, sites: _Sites) -> float:
-        return float(np.abs(self._density(sites) - self.density).max()) / self.maximum
+        return float(np.abs(sites.density - self.density).max()) / self.maximum
+
+    def mislabelled(self, sites: _Sites) -> float:
+        return float(np.mean(sites.species != self.species))
 
     def cost(self, sites: _Sites | None) -> float:
-        """Negative log-likelihood of both maps, nats: Gaussian noise of unknown size, labels wrong at an unknown rate."""
+        """Negative log-likelihood of both maps, nats: noise of unknown size, labels wrong at an unknown rate."""
         n = self.density.size
         if sites is None:
-            left, wrong, count = self.density, np.mean(self.species != 0), 0
+            left, wrong, count = self.density, float(np.mean(self.species != 0)), 0
         else:
-            left, wrong, count = self.density - self._density(sites), np.mean(self._species(sites) != self.species), len(sites)
+            left, count = self.density - sites.density, len(sites)
+            wrong = self.mislabelled(sites)
         noise = np.sqrt(np.mean(np.square(left, dtype=np.float64))) / self.maximum + _FLOOR
-        share = min(max(float(wrong), 0.5 / n), 1 - 0.5 / n)
+        share = min(max(wrong, 0.5 / n), 1 - 0.5 / n)
         labels = -share * np.log(share) - (1 - share) * np.log(1 - share)
         return float(n * (np.log(noise) + labels) + NATS_PER_SITE * count)
-
-    def _density(self, sites: _Sites) -> np.ndarray:
-        return render_density(sites.numbers, sites.radii, sites.frac, self.cell, self.grid)
-
-    def _species(self, sites: _Sites) -> np.ndarray:
-        return render_species(sites.numbers, sites.radii, sites.frac, self.cell, self.grid)

@@ -39,7 +39,7 @@ class Rotation:
         """The last three axes of ``array`` (..., N, N, N) turned: a view, nothing is copied."""
         lead = array.ndim - 3
         turned = np.transpose(array, (*range(lead), *(lead + axis for axis in self.axes)))
-        return np.flip(turned, [lead + axis for axis in self.flips])
+        return np.flip(turned, tuple(lead + axis for axis in self.flips))
 
     def then(self, other: Rotation) -> Rotation:
         """This turn and then ``other`` as one."""
@@ -80,16 +80,12 @@ PLANES = (0, 1), (0, 2), (1, 2)
 """The planes of 90-degree turns about z, y and x."""
 
 
-def _proper(axes: tuple[int, ...], flips: tuple[int, ...]) -> bool:
-    return round(float(np.linalg.det(Rotation(axes, flips).matrix))) == 1  # type: ignore[arg-type]
-
-
 ROTATIONS: tuple[Rotation, ...] = tuple(
-    Rotation(axes, flips)
-    for axes in itertools.permutations(range(3))
+    rotation
+    for axes in itertools.permutations((0, 1, 2))
     for n in range(4)
-    for flips in itertools.combinations(range(3), n)
-    if _proper(axes, flips)
+    for flips in itertools.combinations((0, 1, 2), n)
+    if round(float(np.linalg.det((rotation := Rotation(axes, flips)).matrix))) == 1  # type: ignore[arg-type]
 )
 """The 24 turns that map a cube onto itself; none mirrors it."""
 
@@ -97,8 +93,8 @@ ROTATIONS: tuple[Rotation, ...] = tuple(
 def random_rotations(seed: int, structure: int, n: int = 10) -> list[Rotation]:
     """``n`` random rotations of structure number ``structure``: each three random quarter turns about random axes.
 
-    They depend on ``seed`` and ``structure`` alone. A quarter turn is an odd permutation of a cube's four diagonals and so
-    is a product of three: 12 of the 24 rotations are reached, and the identity never. It is how it was published.
+    They depend on ``seed`` and ``structure`` alone. A quarter turn is an odd permutation of a cube's four diagonals and
+    so is a product of three: 12 of the 24 rotations are reached, and the identity never. It is how it was published.
     """
     random = np.random.default_rng([seed, structure])
     rotations = []

@@ -127,7 +127,9 @@ def encode_block(
     reasons = placed.reasons.copy()
     reasons[placed.shortest < MIN_DISTANCE_ANGSTROM] = TOO_CLOSE
     if settings.placement == "compact":
-        outside = outside_box(placed.positions, grid.box, margin=grid.spacing / 2)
+        # Atoms at opposite faces must not meet through them.
+        margin = max(grid.spacing, MIN_DISTANCE_ANGSTROM) / 2
+        outside = outside_box(placed.positions, grid.box, margin)
         _give_reason(reasons, np.repeat(np.arange(len(cells)), np.diff(offsets))[outside], OUTSIDE_BOX)
     crystals = np.flatnonzero(reasons == "")
     reasons[crystals] = why_unencodable(placed.cells[crystals], lattice_grid)

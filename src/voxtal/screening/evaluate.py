@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 from collections import Counter
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import numpy as np
@@ -14,6 +14,8 @@ from voxtal.data.graphs import GraphSet
 from voxtal.generation.sampling import predicted_energy
 from voxtal.generation.stage import PREDICTED, REASON, open_decoder
 from voxtal.models.build import restore
+from voxtal.parallel.communicator import Communicator, SerialCommunicator
+from voxtal.parallel.tasks import results
 from voxtal.runs import RoundPaths, Run, atomic_path
 from voxtal.screening.metrics import regression, reproduction
 from voxtal.structures.matching import STRICT, Matcher, find_known, first_of_duplicates
@@ -78,22 +80,30 @@ def evaluate_models(run: Run, paths: RoundPaths, progress: Progress) -> dict[str
 
 
 def judge_candidates(
-    candidates: StructureSet, known: StructureSet, progress: Progress
+    candidates: StructureSet, known: StructureSet, progress: Progress, communicator: Communicator | None = None
 ) -> tuple[list[dict[str, Any]], np.ndarray]:
     """One row per attempt (:data:`CANDIDATE_COLUMNS`), and the row numbers of those that are valid, unique and novel.
 
-    Unique: the first of equal ones. Novel: equal to no structure of ``known``. Both by the strict matcher.
+    Unique: the first of equal ones. Novel: equal to no structure of ``known``. Both by the strict matcher. Collective:
+    every rank calls it and has the answer.
     """
+    communicator = communicator or SerialCommunicator()
     matcher = Matcher(STRICT)
-    reasons = candidates.provenance[REASON]
-    valid = np.flatnonzero(reasons == "")
-    structures = [candidates.structure(int(i)) for i in valid]
-    with progress("compare candidates", 2) as advance:
-        first = np.asarray(first_of_duplicates(structures, matcher), dtype=np.int64)
+    valid = np.flatnonzero(candidates.provenance[REASON] == "")
+    structures = candidates.subset(valid)
+    silent: AbstractContextManager[Callable[..., None]] = nullcontext(lambda *_: None)
+    with progress("compare candidates", 3) if communicator.rank == 0 else silent as advance:
+        first = np.asarray(first_of_duplicates(structures, matcher, communicator), dtype=np.int64)
         advance(1, "with each other")
         unique = np.flatnonzero(first == np.arange(len(structures)))
-        matches = find_known([structures[i] for i in unique], list(known), matcher)
+        matches = find_known(structures.subset(unique), known, matcher, communicator)
         advance(1, "with the training set")
+        spacegroups = results(
+            communicator,
+            len(structures),
+            lambda i: with_spacegroup(structures.structure(i), PHASE_SYMPREC_ANGSTROM),
+        )
+        advance(1, "space groups")
     verdicts: dict[int, tuple[str, str]] = {}
     for position, original in enumerate(first.tolist()):
         if original != position:
@@ -101,7 +111,8 @@ def judge_candidates(
     for position, match in zip(unique.tolist(), matches, strict=True):
         if match is not None:
             verdicts[int(valid[position])] = ("known", str(known.ids[match]))
-    rows = [_row(candidates, i, *verdicts.get(i, ("", ""))) for i in range(len(candidates))]
+    groups = dict(zip(valid.tolist(), spacegroups, strict=True))
+    rows = [_row(candidates, i, groups.get(i, ""), *verdicts.get(i, ("", ""))) for i in range(len(candidates))]
     passed = [i for i in valid.tolist() if i not in verdicts]
     return rows, np.asarray(passed, dtype=np.int64)
 
@@ -133,7 +144,7 @@ def write_candidates(path: Any, rows: Sequence[dict[str, Any]]) -> None:
         writer.writerows(rows)
 
 
-def _row(candidates: StructureSet, i: int, outcome: str, matches: str) -> dict[str, Any]:
+def _row(candidates: StructureSet, i: int, spacegroup: Any, outcome: str, matches: str) -> dict[str, Any]:
     reason = str(candidates.provenance[REASON][i])
     n_atoms = int(candidates.offsets[i + 1] - candidates.offsets[i])
     structure = candidates.structure(i) if n_atoms else None
@@ -141,7 +152,7 @@ def _row(candidates: StructureSet, i: int, outcome: str, matches: str) -> dict[s
         "id": str(candidates.ids[i]),
         "formula": structure.composition.reduced_formula if structure else "",
         "n_atoms": n_atoms,
-        "spacegroup": with_spacegroup(structure, PHASE_SYMPREC_ANGSTROM) if structure and not reason else "",
+        "spacegroup": spacegroup,
         "outcome": "invalid" if reason else outcome or "not-selected",
         "reason": reason,
         "predicted_formation_energy_ev_per_atom": round(float(candidates.properties[PREDICTED][i]), 4),

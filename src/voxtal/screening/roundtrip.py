@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from voxtal.config import DensityConfig
+from voxtal.config import DensityConfig, VoxelsConfig
 from voxtal.data.layouts import layout_of
 from voxtal.data.schema import Settings
 from voxtal.errors import UserError
@@ -131,11 +131,11 @@ def summary(trips: Sequence[RoundTrip], ids: Sequence[str] | np.ndarray) -> dict
     rms = np.array([trip.site_rms for trip in reproduced])
     atoms = np.array([trip.atoms for trip in reproduced])
     cell = np.array([trip.cell_error for trip in reproduced])
-    failing = defaultdict(list)
+    by_cause: dict[str, list[str]] = defaultdict(list)
     for trip, own_id in zip(trips, ids, strict=True):
         if trip.failure:
-            failing[trip.failure].append(str(own_id))
-    failing = dict(sorted(failing.items(), key=lambda item: (-len(item[1]), item[0])))
+            by_cause[trip.failure].append(str(own_id))
+    failing = dict(sorted(by_cause.items(), key=lambda item: (-len(item[1]), item[0])))
     some = bool(reproduced)
     return {
         "n": n,
@@ -157,16 +157,18 @@ def compare_block(block: StructureSet, settings: Settings) -> list[RoundTrip]:
     """Encode, decode and compare the structures of ``block``."""
     encoded = layout_of(settings).encode(block, settings)
     failures = {row: f"not encoded: {reason}" for row, reason in encoded.reasons.items()}
-    decoders = (_density_decoders if isinstance(settings, DensityConfig) else _sites_decoders)(encoded.arrays, settings)
+    if isinstance(settings, DensityConfig):
+        placement, decoders = "paper", _density_decoders(encoded.arrays, settings)
+    else:
+        placement, decoders = settings.placement, _sites_decoders(encoded.arrays, settings)
     decoded: dict[int, Arrays] = {}
     for row, decode in zip(encoded.rows.tolist(), decoders, strict=True):
         try:
             decoded[row] = decode()
         except Undecodable as error:
             failures[row] = f"not decoded: {error}"
-    placement = "paper" if isinstance(settings, DensityConfig) else settings.placement
     return [
-        _compare(block.arrays(row), decoded[row], placement) if row in decoded else _failed(block, row, failures[row])
+        compare(block.arrays(row), decoded[row], placement) if row in decoded else _failed(block, row, failures[row])
         for row in range(len(block))
     ]
 
@@ -175,7 +177,7 @@ def _failed(block: StructureSet, row: int, failure: str) -> RoundTrip:
     return RoundTrip(failure, False, int(block.offsets[row + 1] - block.offsets[row]), np.nan, np.nan)
 
 
-def _sites_decoders(arrays: dict[str, np.ndarray], settings: Any) -> Iterator[Callable[[], Arrays]]:
+def _sites_decoders(arrays: dict[str, np.ndarray], settings: VoxelsConfig) -> Iterator[Callable[[], Arrays]]:
     """For each structure of a shard of sites and lattice voxels, what decodes it."""
     images = np.searchsorted(arrays["image_structure"], np.arange(len(arrays["cells"]) + 1))
 
@@ -205,7 +207,7 @@ def _density_decoders(arrays: dict[str, np.ndarray], settings: DensityConfig) ->
     return (partial(decode, structure) for structure in range(len(arrays["cells"])))
 
 
-def _compare(original: Arrays, decoded: Arrays, placement: str) -> RoundTrip:
+def compare(original: Arrays, decoded: Arrays, placement: str) -> RoundTrip:
     """Directly where the two nearly coincide (:func:`voxtal.structures.superposition.displacements`), else by matchers.
 
     The original is turned, and its cell chosen, as it is before it is encoded: both are then in the same orientation.

@@ -9,9 +9,8 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
-from itertools import chain
 from typing import Any
 
 import gemmi
@@ -30,11 +29,14 @@ _ROUNDED_THIRDS = 1e-4
 
 _X, _Y, _Z = (f"_atom_site_fract_{axis}" for axis in "xyz")
 _TYPE, _LABEL, _OCCUPANCY = "_atom_site_type_symbol", "_atom_site_label", "_atom_site_occupancy"
-_LENGTHS = tuple(f"_cell_length_{edge}" for edge in "abc")
-_ANGLES = tuple(f"_cell_angle_{angle}" for angle in ("alpha", "beta", "gamma"))
+_SITE_TAGS = (_X, _Y, _Z, _TYPE, _LABEL, _OCCUPANCY)
+_CELL_TAGS = tuple(
+    f"_cell_{name}" for name in ("length_a", "length_b", "length_c", "angle_alpha", "angle_beta", "angle_gamma")
+)
 _OPERATIONS = ("_symmetry_equiv_pos_as_xyz", "_space_group_symop_operation_xyz")
 
 _NUMBERS = {symbol: number for number, symbol in enumerate(SYMBOLS, start=1)}
+_PLAIN = frozenset(SYMBOLS)
 _MOLECULES = ("Wat", "wat", "OH", "O-H", "NO3")
 """Site types that stand for several atoms, of which the file gives one place."""
 
@@ -50,9 +52,10 @@ def parse_cif(text: str) -> Arrays:
     BadRowError
         The text is not CIF, or holds no ordered crystal of known elements.
     """
-    for block in _read(text):
-        if (sites := _atom_sites(block)) is not None:
-            return _crystal(block, sites)
+    document = _read(text)
+    for i in range(len(document)):  # gemmi's iterators cost more than all the rest of this loop
+        if (sites := _atom_sites(document[i])) is not None:
+            return _crystal(document[i], sites)
     raise BadRowError("no atoms", "no _atom_site_fract_x in the CIF")
 
 
@@ -66,7 +69,10 @@ def block_texts(text: str) -> list[tuple[str, str]]:
 
 def _read(text: str) -> Any:
     try:
-        return gemmi.cif.read_string(text)
+        document = gemmi.cif.read_string(text, 0)
+        if text.count("_cell_length_a") > 1:  # several blocks, or one broken: gemmi's own check costs a third of reading
+            document.check_for_duplicates()
+        return document
     except (ValueError, RuntimeError) as error:
         raise BadRowError("CIF does not parse", error) from None
 
@@ -75,82 +81,78 @@ def _atom_sites(block: Any) -> dict[str, list[str]] | None:
     """Columns of the table of atoms by tag, as written; None where the block has none."""
     if column := block.find_loop(_X):
         loop = column.get_loop()
-        values, width = loop.values, loop.width()
-        return {tag: values[i::width] for i, tag in enumerate(_lower(tuple(loop.tags)))}
-    values = {tag: block.find_value(tag) for tag in (_X, _Y, _Z, _TYPE, _LABEL, _OCCUPANCY)}
-    if values[_X] is None:
+        values = loop.values
+        return {tag: values[rows] for tag, rows in _columns(tuple(loop.tags))}
+    single = {tag: block.find_value(tag) for tag in _SITE_TAGS}
+    if single[_X] is None:
         return None
-    return {tag: [value] for tag, value in values.items() if value is not None}
+    return {tag: [value] for tag, value in single.items() if value is not None}
 
 
 @lru_cache(maxsize=256)
-def _lower(tags: tuple[str, ...]) -> tuple[str, ...]:
-    return tuple(tag.lower() for tag in tags)
+def _columns(tags: tuple[str, ...]) -> list[tuple[str, slice]]:
+    """Tag and place, in the values of a table read row by row, of the columns that are used."""
+    lower = [tag.lower() for tag in tags]
+    return [(tag, slice(i, None, len(tags))) for i, tag in enumerate(lower) if tag in _SITE_TAGS]
 
 
 def _crystal(block: Any, sites: dict[str, list[str]]) -> Arrays:
     cell = _cell(block)
     try:
-        places = [_coordinates(sites[tag]) for tag in (_X, _Y, _Z)]
+        coordinates = sites[_X] + sites[_Y] + sites[_Z]
         symbols = sites[_TYPE] if _TYPE in sites else sites[_LABEL]
     except KeyError as error:
         raise BadRowError("CIF does not parse", f"no {error.args[0]}") from None
     if _OCCUPANCY in sites and {*sites[_OCCUPANCY]} != {"1"}:
         occupied = _occupied(sites[_OCCUPANCY], sites.get(_LABEL, symbols))
-        places = [[values[i] for i in occupied] for values in places]
+        coordinates = [sites[tag][i] for tag in (_X, _Y, _Z) for i in occupied]
         symbols = [symbols[i] for i in occupied]
-    numbers = [_number(symbol) for symbol in symbols]
-    if not numbers:
+    if not symbols:
         raise BadRowError("no atoms")
-    names = None if _NUMBERS.keys() >= {*symbols} else _names(block, symbols, numbers)
+    numbers = list(map(_number, symbols))
+    frac_coords = np.array(_coordinates(coordinates)).reshape(3, -1).T
+    names = None if _PLAIN.issuperset(symbols) else _names(block, symbols, numbers)
     operations = _operations(block)
-    if operations is not None and all(map(math.isfinite, chain(*places))):
-        places, images = _expand(places, *operations)
+    if operations is not None and np.isfinite(frac_coords).all():
+        frac_coords, images = _expand(frac_coords, *operations)
         numbers = [numbers[i] for i in images]
         names = names and [names[i] for i in images]
-    if (order := site_order(numbers, names)) is not None:
-        numbers = [numbers[i] for i in order]
-        places = [[values[i] for i in order] for values in places]
-    return np.array(numbers), np.array(places).T.copy(), cell
+    if (order := site_order(numbers, names)) is None:
+        return np.array(numbers), frac_coords.copy(), cell
+    return np.array([numbers[i] for i in order]), frac_coords.take(order, axis=0), cell
 
 
 def _cell(block: Any) -> np.ndarray:
     """The cell as it is written; gemmi's own takes an angle of zero for a missing one."""
-    lengths = [block.find_value(tag) for tag in _LENGTHS]
-    if None in lengths:
-        raise BadRowError("no cell", "the CIF lacks a _cell_length")
-    return cell_matrix(_floats(lengths + [block.find_value(tag) or "90" for tag in _ANGLES]))
+    values = list(map(block.find_value, _CELL_TAGS))
+    if None in values:
+        if None in values[:3]:
+            raise BadRowError("no cell", "the CIF lacks a _cell_length")
+        values = [value or "90" for value in values]
+    return cell_matrix(*_floats(values))
 
 
-def cell_matrix(parameters: Iterable[float]) -> np.ndarray:
+def cell_matrix(a: float, b: float, c: float, alpha: float, beta: float, gamma: float) -> np.ndarray:
     """Lattice vectors as rows from a, b, c (angstrom) and alpha, beta, gamma (degrees): c along z, a in the
     xz plane, which is pymatgen's choice. NaN throughout where a parameter is not finite."""
-    a, b, c, *angles = parameters
-    if not math.isfinite(a + b + c + sum(angles)):
+    if not math.isfinite(a + b + c + alpha + beta + gamma):
         return np.full((3, 3), np.nan)
-    alpha, beta, gamma = map(math.radians, angles)
+    alpha, beta, gamma = math.radians(alpha), math.radians(beta), math.radians(gamma)
     sin_alpha, cos_alpha, sin_beta, cos_beta = math.sin(alpha), math.cos(alpha), math.sin(beta), math.cos(beta)
     area = sin_alpha * sin_beta
     cosine = (cos_alpha * cos_beta - math.cos(gamma)) / area if area else 1.0
-    gamma_star = math.acos(max(-1.0, min(1.0, cosine)))
-    return np.array(
-        (
-            (a * sin_beta, 0.0, a * cos_beta),
-            (-b * sin_alpha * math.cos(gamma_star), b * sin_alpha * math.sin(gamma_star), b * cos_alpha),
-            (0.0, 0.0, c),
-        )
-    )
+    gamma_star = float(np.arccos(max(-1.0, min(1.0, cosine))))  # as pymatgen: math.acos may differ in the last bit
+    vector_a = (a * sin_beta, 0.0, a * cos_beta)
+    vector_b = (-b * sin_alpha * math.cos(gamma_star), b * sin_alpha * math.sin(gamma_star), b * cos_alpha)
+    return np.array(vector_a + vector_b + (0.0, 0.0, c)).reshape(3, 3)
 
 
-def _floats(texts: Sequence[str]) -> list[float]:
+def _floats(texts: Iterable[str]) -> Iterator[float]:
     """Numbers as written, uncertainties in brackets left off; NaN for what is none."""
-    try:
-        return list(map(float, texts))
-    except ValueError:
-        return [gemmi.cif.as_number(text) for text in texts]
+    return map(gemmi.cif.as_number, texts)
 
 
-def _coordinates(texts: Sequence[str]) -> list[float]:
+def _coordinates(texts: Iterable[str]) -> list[float]:
     return [x if x < 0.333 or 0.334 < x < 0.666 or x > 0.667 else _unround(x) for x in _floats(texts)]
 
 
@@ -189,7 +191,7 @@ def _number(symbol: str) -> int:
 def _names(block: Any, symbols: Sequence[str], numbers: Sequence[int]) -> list[str] | None:
     """Species as pymatgen names them where the file tabulates oxidation states, by which it then sorts."""
     types = [gemmi.cif.as_string(value) for value in block.find_values("_atom_type_symbol")]
-    states = _floats(list(block.find_values("_atom_type_oxidation_number")))
+    states = list(_floats(block.find_values("_atom_type_oxidation_number")))
     if not states or len(states) != len(types) or not all(map(math.isfinite, states)):
         return None
     known = dict(zip(types, states, strict=True))
@@ -211,7 +213,7 @@ def _operations(block: Any) -> Operations | None:
     """The symmetry operations that the file lists, else those of the space group that it names; None for P1."""
     for tag in _OPERATIONS:
         if column := block.find_values(tag):
-            return _listed_operations(tuple(column))
+            return _listed_operations((column[0],) if len(column) == 1 else tuple(column))
     small = gemmi.make_small_structure_from_block(block)
     small.determine_and_set_spacegroup("1n")  # its name, with the first origin where it leaves the choice; its number
     if small.spacegroup is None:
@@ -238,13 +240,10 @@ def _as_arrays(operations: list[Any]) -> Operations | None:
     )
 
 
-def _expand(
-    places: list[list[float]], rotations: np.ndarray, translations: np.ndarray
-) -> tuple[list[list[float]], list[int]]:
-    """Coordinates of every atom of the cell, axis by axis, and which listed site each is an image of."""
-    expanded = [_distinct(rotations @ site + translations) for site in np.array(places).T]
-    images = [i for i, sites in enumerate(expanded) for _ in sites]
-    return np.concatenate(expanded).T.tolist(), images
+def _expand(sites: np.ndarray, rotations: np.ndarray, translations: np.ndarray) -> tuple[np.ndarray, list[int]]:
+    """Coordinates (n, 3) of every atom of the cell, and which listed site each is an image of."""
+    expanded = [_distinct(rotations @ site + translations) for site in sites]
+    return np.concatenate(expanded), [i for i, images in enumerate(expanded) for _ in images]
 
 
 def _distinct(images: np.ndarray) -> np.ndarray:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import product
+from itertools import pairwise, product
 from typing import Any
 
 import numpy as np
@@ -92,7 +92,7 @@ class Reduced:
     def elements(self) -> list[slice]:
         """Where the atoms of each element are, those of the rarest one first."""
         starts = [*np.flatnonzero(np.diff(self.numbers, prepend=-1)).tolist(), len(self.numbers)]
-        found = [slice(first, last) for first, last in zip(starts, starts[1:], strict=False)]
+        found = [slice(first, last) for first, last in pairwise(starts)]
         return sorted(found, key=lambda part: part.stop - part.start)
 
 

@@ -18,7 +18,7 @@ import numpy as np
 from voxtal.errors import Interrupted, UserError
 from voxtal.runs import atomic_path
 from voxtal.structures.columns import numbers_of, parse_column_options
-from voxtal.structures.filters import Selection, primitive_cell, why_dropped, wrap
+from voxtal.structures.filters import Selection, primitive_cell, surely_primitive, why_dropped, wrap
 from voxtal.structures.formats import PARSERS
 from voxtal.structures.rows import BadRowError, Dropped, Kept, RawRow
 from voxtal.structures.sources import open_source
@@ -96,7 +96,9 @@ def process_row(row: RawRow | Dropped, selection: Selection) -> Kept | Dropped:
         numbers, frac_coords, cell = PARSERS[row.format](row.payload)
         if (reason := why_invalid(numbers, frac_coords, cell)) is not None:
             raise BadRowError(reason)
-        if selection.primitive:
+        # A cell that is too large and cannot shrink is dropped as it is: reduction is nearly all of an import's time.
+        too_large = selection.max_atoms is not None and len(numbers) > selection.max_atoms
+        if selection.primitive and not (too_large and surely_primitive(numbers, frac_coords, cell)):
             numbers, frac_coords, cell = primitive_cell(numbers, frac_coords, cell)
         if (verdict := why_dropped(numbers, cell, selection)) is not None:
             raise BadRowError(*verdict)

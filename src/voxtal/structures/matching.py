@@ -7,6 +7,7 @@ import threading
 from collections import defaultdict
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import pairwise
 from math import gcd
 from typing import Any
 
@@ -87,7 +88,8 @@ class Matcher:
         if not others:
             return None
         possible = lattices_may_fit(np.stack([other.minima for _, other in others]), query, self.settings)
-        return next((others[i][0] for i in np.flatnonzero(possible) if self.matches(others[i][1], query)), None)
+        candidates = (others[i] for i in np.flatnonzero(possible).tolist())
+        return next((index for index, other in candidates if self.matches(other, query)), None)
 
     def _compare(self, a: Any, b: Any, compare: Callable[[Reduced, Reduced], Any]) -> Any:
         one, two = self.reduce(a), self.reduce(b)
@@ -202,14 +204,14 @@ def _batches(pairs: Sequence[int]) -> list[slice]:
     """Tasks of so many pairs cut into stretches of about :data:`_PAIRS_AT_ONCE`."""
     number = np.concatenate([[0], np.cumsum(pairs)])[:-1] // _PAIRS_AT_ONCE
     starts = [*np.flatnonzero(np.diff(number, prepend=-1)).tolist(), len(pairs)]
-    return [slice(first, last) for first, last in zip(starts, starts[1:], strict=False)]
+    return [slice(first, last) for first, last in pairwise(starts)]
 
 
 def _by_formula(structures: Structures) -> dict[Hashable, list[int]]:
     """Reduced formula -> indices, rising; of those that are ordered and have atoms."""
     groups: dict[Hashable, list[int]] = defaultdict(list)
     if isinstance(structures, StructureSet):
-        atoms = [structures.numbers[a:b] for a, b in zip(structures.offsets, structures.offsets[1:], strict=False)]
+        atoms = [structures.numbers[a:b] for a, b in pairwise(structures.offsets)]
     else:
         atoms = [np.asarray(one.atomic_numbers) if one.is_ordered else np.empty(0, int) for one in structures]
     for i, numbers in enumerate(atoms):

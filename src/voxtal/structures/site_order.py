@@ -57,7 +57,7 @@ def site_order(numbers: Sequence[int], names: Sequence[str] | None = None) -> li
     names : (n,) str, optional
         Species as pymatgen writes them (``Fe2+``), where the file gives oxidation states.
     """
-    ranks = [_RANKS[number] for number in numbers]
+    ranks = list(map(_RANKS.__getitem__, numbers))
     in_order = sorted(ranks)
     if names is not None or in_order[-1] >= _FIRST_UNKNOWN > in_order[0]:
         return _order_of_names(numbers, names or [SYMBOLS[number - 1] for number in numbers])
