@@ -57,6 +57,7 @@ def test_wrong_input_is_told_once(launch, tmp_path):
     assert "Traceback" not in err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ranks", [1, 2])
 def test_stopped_soon_with_the_code_for_it(launch, structure_file, tmp_path, ranks):
     """Ctrl-C must not go on for minutes, nor a preempted job look failed."""
@@ -85,6 +86,7 @@ def _ranks_reading(path):
     return found
 
 
+@pytest.mark.slow
 def test_candidates_are_judged_the_same(launch, trained_run: Run):
     """Unique and novel, by ranks that share the pairs, while rank 0 alone holds the lock and runs the networks."""
     run, paths = trained_run, trained_run.round(0)

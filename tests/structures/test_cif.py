@@ -75,6 +75,14 @@ def test_every_seventh_shared_row(shared_data: Path, name: str) -> None:
         assert_read_alike(text)
 
 
+@pytest.mark.slow
+def test_real_structures_written_with_their_symmetry(shared_data: Path) -> None:
+    """Expansion must list images in the order of the file's operations, special positions once."""
+    for text in texts_of(shared_data / "mp_20_binary_ternary.csv.gz", 900):
+        symmetric = str(CifWriter(pymatgen_reads(text), symprec=0.01))
+        assert_read_alike(symmetric)
+
+
 def test_sites_are_in_pymatgens_order() -> None:
     """A file lists sites as it likes; two tools that number them differently cannot exchange site properties."""
     rows = P1[P1.index(" Hf Hf1") :].splitlines()

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import csv
+import gzip
+from itertools import islice
+from pathlib import Path
+
 import numpy as np
 import pytest
 from pymatgen.core import Lattice, Structure
 
-from voxtal.structures.filters import Selection, primitive_cell, why_dropped, wrap
+from voxtal.structures.cif import parse_cif
+from voxtal.structures.filters import Arrays, Selection, primitive_cell, surely_primitive, why_dropped, wrap
 
 CUBE = np.eye(3)
 
@@ -40,6 +46,24 @@ def test_overlapping_atoms_fall_back_to_the_given_cell() -> None:
     """spglib gives up on coincident atoms; the row must survive until validity judges it."""
     given = (np.array([27, 27]), np.zeros((2, 3)), CUBE * 3)
     assert all(np.array_equal(a, b) for a, b in zip(primitive_cell(*given), given, strict=True))
+
+
+def test_surely_primitive_is_never_wrong(shared_data: Path) -> None:
+    """Where it says so, spglib is not asked: a cell that could have shrunk below the limit would be lost."""
+    with gzip.open(shared_data / "mpts_52.csv.gz", "rt", newline="") as handle:
+        crystals = [parse_cif(row["cif"]) for row in islice(csv.DictReader(handle), 0, None, 60)]
+    kept = np.array([len(primitive_cell(*crystal)[0]) == len(crystal[0]) for crystal in crystals])
+    sure = np.array([surely_primitive(*crystal) for crystal in crystals])
+    assert not (sure & ~kept).any()
+    assert sure.sum() > 0.9 * kept.sum()
+    for multiples in ((1, 1, 2), (1, 3, 1)):
+        assert not any(surely_primitive(*_repeated(crystal, multiples)) for crystal in crystals[:20])
+
+
+def _repeated(crystal: Arrays, multiples: tuple[int, int, int]) -> Arrays:
+    numbers, frac_coords, cell = crystal
+    structure = Structure(Lattice(cell), numbers.tolist(), frac_coords) * multiples
+    return np.array(structure.atomic_numbers), structure.frac_coords, structure.lattice.matrix
 
 
 def test_wrap_stays_below_one() -> None:

@@ -24,7 +24,7 @@ def as_reduced(structure: Structure) -> Reduced:
 def real_pairs(real_set: StructureSet) -> Pairs:
     """A real structure, and itself or another one of its stoichiometry with its elements, disturbed."""
     random = np.random.default_rng(0)
-    reduced = [as_reduced(structure) for structure in real_set]
+    reduced = [as_reduced(structure) for structure in real_set.subset(np.arange(0, len(real_set), 2))]
     alike: dict[tuple[int, ...], list[Reduced]] = {}
     for one in reduced:
         alike.setdefault(tuple(sorted(np.unique(one.numbers, return_counts=True)[1])), []).append(one)
@@ -68,6 +68,7 @@ def test_every_answer_is_structure_matchers(real_pairs: Pairs, settings: Matcher
 @pytest.mark.parametrize("settings", [STRICT, CDVAE])
 def test_no_match_is_rejected_by_its_lattice(real_pairs: Pairs, settings: MatcherSettings) -> None:
     """A rejection that is not implied would call known structures novel."""
+    assert len(real_pairs) > 200
     possible = [bool(lattices_may_fit(one.minima[None], two, settings)[0]) for one, two in real_pairs]
     matching = [fits(one, two, settings) for one, two in real_pairs]
     assert all(may for may, fit in zip(possible, matching, strict=True) if fit)

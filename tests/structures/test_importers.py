@@ -177,6 +177,25 @@ def test_json_entries(tmp_path: Path) -> None:
     }
 
 
+def test_large_cells_are_reduced_or_dropped(tmp_path: Path) -> None:
+    """The limit on atoms is on the primitive cell; one that cannot shrink is dropped without asking spglib."""
+    supercell = B2 * (1, 1, 11)
+    odd = supercell.copy()
+    odd.translate_sites(0, [0.02, 0.03, 0.005])
+    balanced = supercell.copy()
+    balanced.replace(0, "Hf")
+    balanced.replace(len(B2) * 11 - 1, "Co")
+    rows = [
+        {"id": name, "cif": str(CifWriter(structure))}
+        for name, structure in (("same", supercell), ("moved", odd), ("swapped", balanced))
+    ]
+    result = import_structures([write_table(tmp_path / "t.csv", rows)])
+    assert result.structures.ids.tolist() == ["same"]
+    assert len(result.structures.structure(0)) == 2
+    dropped = [(row.id, row.reason, row.detail) for row in result.dropped]
+    assert dropped == [(name, "more than 20 atoms", "22 atoms") for name in ("moved", "swapped")]
+
+
 def test_structure_set_comes_in_unchanged(tmp_path: Path) -> None:
     """Labels keep their method: labels of different methods must never meet on one hull."""
     original = StructureSet.from_structures(

@@ -206,7 +206,9 @@ def _density(original: Arrays, arrays: dict[str, np.ndarray], settings: DensityC
         found = decode_density(density, species, box_cell, grid)
         return found.numbers, found.frac_coords, found.cell
 
-    note = f"{n}³ voxels, {grid.margin:.0%} beyond the cell\n{ions:,} are in ions, density up to {density.max():.2g} e/Å³"
+    note = (
+        f"{n}³ voxels, {grid.margin:.0%} beyond the cell\n{ions:,} are in ions, density up to {density.max():.2g} e/Å³"
+    )
     return _Encoded(
         turned,
         placed,
@@ -264,7 +266,8 @@ def _space_group(arrays: Arrays) -> str:
     import spglib
 
     numbers, frac_coords, cell = arrays
-    return spglib.get_spacegroup((cell, frac_coords, numbers), symprec=SYMPREC_ANGSTROM) or "unknown"
+    crystal = cell.tolist(), frac_coords.tolist(), numbers.tolist()
+    return spglib.get_spacegroup(crystal, symprec=SYMPREC_ANGSTROM) or "unknown"
 
 
 def _cell_note(cell: np.ndarray) -> str:

@@ -55,9 +55,9 @@ def view(
 
     Example: voxtal view structures.h5:mp-1234 --representation density -o pictures
     """
+    from voxtal.cli.portrait import portrait
     from voxtal.reports.view_html import write_view_html
     from voxtal.reports.view_png import write_view_png
-    from voxtal.cli.portrait import portrait
 
     found, opened = _look_up(target, run, set_ or [], round_)
     density = representation is Representation.DENSITY
@@ -107,10 +107,12 @@ def _look_up(target: str, run: Path, overrides: list[str], round_: int | None) -
     path = Path(file[1])
     structures = StructureSet.read(path)
     if not file[2]:
-        raise UserError(f"{path} holds {len(structures)} structures; name one: {path}:ID. {_some(structures.ids)}")
+        raise UserError(
+            f"{path} holds {len(structures)} structures; name one: {path}:ID. {_some(structures.ids.tolist())}"
+        )
     row = _row(structures, file[2])
     if row is None:
-        raise UserError(f"{path} has no structure {file[2]!r}. {_nearest(file[2], structures.ids)}")
+        raise UserError(f"{path} has no structure {file[2]!r}. {_nearest(file[2], structures.ids.tolist())}")
     return _Found(structures.subset([row]), path.name, row), opened
 
 
@@ -149,12 +151,12 @@ def _row(structures: StructureSet, id_: str) -> int | None:
 
 
 def _nearest(id_: str, known: Sequence[str]) -> str:
-    near = difflib.get_close_matches(id_, list(dict.fromkeys(map(str, known))), n=MAX_NAMED_IDS, cutoff=0.6)
+    near = difflib.get_close_matches(id_, list(dict.fromkeys(known)), n=MAX_NAMED_IDS, cutoff=0.6)
     return f"The nearest ids are {', '.join(near)}." if near else _some(known)
 
 
 def _some(ids: Sequence[str]) -> str:
-    return f"Ids look like {', '.join(map(str, ids[:MAX_NAMED_IDS]))}." if len(ids) else "It is empty."
+    return f"Ids look like {', '.join(ids[:MAX_NAMED_IDS])}." if len(ids) else "It is empty."
 
 
 def _networks(run: Run, found: _Found) -> Callable[[], Decoded] | None:

@@ -92,17 +92,22 @@ def write_view_html(view: View, path: Path) -> None:
 def _scene(limits: np.ndarray) -> dict[str, Any]:
     middle, half = limits.mean(axis=0), 0.52 * (limits[1] - limits[0]).max()
     hidden = {"visible": False}
-    right, up, towards = view_axes()
     axes = {
         f"{name}axis": {**hidden, "range": [float(m - half), float(m + half)]}
         for name, m in zip("xyz", middle, strict=True)
     }
     camera = {
-        "eye": dict(zip("xyz", (_EYE * towards).tolist(), strict=True)),
+        "eye": dict(zip("xyz", (_EYE * view_axes()[2]).tolist(), strict=True)),
         "up": {"x": 0, "y": 0, "z": 1},
         "projection": {"type": "orthographic"},
     }
-    return {**axes, "aspectmode": "manual", "aspectratio": dict.fromkeys("xyz", _ZOOM), "camera": camera, "dragmode": "orbit"}
+    return {
+        **axes,
+        "aspectmode": "manual",
+        "aspectratio": dict.fromkeys("xyz", _ZOOM),
+        "camera": camera,
+        "dragmode": "orbit",
+    }
 
 
 def _traces(panel: Panel, elements: Mapping[str, ElementStyle], width: float, named: set[str]) -> list[Any]:
@@ -147,7 +152,7 @@ def _atoms(balls: Balls, symbol: str, style: ElementStyle) -> Any:
         text=[word for word in words for _ in sphere],
         hoverinfo="text",
         lighting={"ambient": 0.5, "diffuse": 0.7, "specular": 0.25, "roughness": 0.4},
-        lightposition={"x": -100_000, "y": 120_000, "z": -60_000},
+        lightposition={"x": -90_000, "y": 100_000, "z": -60_000},
     )  # fmt: skip
 
 

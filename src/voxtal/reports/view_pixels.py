@@ -23,6 +23,9 @@ FINER = 3
 LEVELS = 85
 """Steps from black to white: too small to be seen, and a third off the size of the file."""
 _LIGHT = np.array([-0.45, 0.6, 0.66])
+"""Direction to it, a unit vector: right, up and towards the reader."""
+_MIRROR = np.array([-0.247, 0.329, 0.911])
+"""Normal of the surface that mirrors the light to the reader."""
 _RIM = 0.32
 """Cosine towards the reader below which a ball is part of its outline."""
 _STICK_COLOUR = np.array([0.42, 0.46, 0.5])
@@ -145,10 +148,8 @@ class _Canvas:
 
 def lit(colour: np.ndarray, normals: np.ndarray) -> np.ndarray:
     """``colour`` (3,) on a surface with unit ``normals`` (..., 3; right, up, towards the reader), with a highlight."""
-    light = _LIGHT / np.linalg.norm(_LIGHT)
-    diffuse = np.clip(normals @ light, 0, 1)[..., None]
-    middle = light + [0, 0, 1]
-    shine = np.clip(normals @ (middle / np.linalg.norm(middle)), 0, 1)[..., None] ** 40
+    diffuse = np.clip(normals @ _LIGHT, 0, 1)[..., None]
+    shine = np.clip(normals @ _MIRROR, 0, 1)[..., None] ** 40
     matt = np.clip(colour * (0.5 + 0.6 * diffuse), 0, 1)
     return np.asarray(matt + (1 - matt) * 0.6 * shine)
 
@@ -197,7 +198,7 @@ def _smooth(cloud: Cloud) -> Cloud:
 
 
 def thickness(cloud: Cloud) -> float:
-    """Integral of the values through the highest peak over its height, as long as it is Gaussian: from its half width."""
+    """Width of the highest peak at half its height, as the integral through a Gaussian that wide over its height."""
     peak = np.unravel_index(int(np.argmax(cloud.values)), cloud.values.shape)
     half = cloud.values[peak] / 2
     widths = []
@@ -256,8 +257,7 @@ class _Slice:
         normals /= np.linalg.norm(normals, axis=-1, keepdims=True) + 1e-12
         shares = self.absorption / (self.total + 1e-12)
         colours = sum(share[..., None] * np.array(c.colour) for share, c in zip(shares, self.clouds, strict=True))
-        light = _LIGHT / np.linalg.norm(_LIGHT)
-        return np.asarray(colours * (0.68 + 0.4 * np.clip(normals @ light, -0.5, 1))[..., None])
+        return np.asarray(colours * (0.68 + 0.4 * np.clip(normals @ _LIGHT, -0.5, 1))[..., None])
 
 
 def _sampled(window: Window, cloud: Cloud, patch: tuple[slice, slice], depth: float) -> np.ndarray:
@@ -272,4 +272,3 @@ def _sampled(window: Window, cloud: Cloud, patch: tuple[slice, slice], depth: fl
     matrix = np.stack([0 * towards, -up / window.scale, right / window.scale], axis=1)
     shape = (1, rows.stop - rows.start, columns.stop - columns.start)
     return np.asarray(affine_transform(cloud.values.astype(np.float32), matrix, start, shape, order=1)[0])
-

@@ -112,6 +112,8 @@ def _scale_bar(figure: Any, window: Window, size: np.ndarray) -> float:
 
 def _directions(figure: Any, cell: np.ndarray, axes: np.ndarray, left: float, size: np.ndarray) -> None:
     """Small arrows along a, b and c, from ``left`` inches on; the directions are the same in all panels."""
+    from matplotlib.text import Annotation
+
     tips = _ARROW_INCHES * (cell / np.linalg.norm(cell, axis=1)[:, None]) @ axes[:2].T
     low, high = tips.min(axis=0, initial=0), tips.max(axis=0, initial=0)
     corner = np.array([left, _FOOT / 2]) - [low[0], (low[1] + high[1]) / 2]
@@ -119,14 +121,10 @@ def _directions(figure: Any, cell: np.ndarray, axes: np.ndarray, left: float, si
         length = max(float(np.linalg.norm(tip)), 1e-9)
         start, end, word = (at / size for at in (corner, corner + tip, corner + tip * (1 + 0.08 / length)))
         style = {"arrowstyle": "-|>,head_width=0.12,head_length=0.25", "color": _QUIET, "shrinkA": 0, "shrinkB": 0}
-        figure.add_artist(_annotation(start, end, style))
+        ends = tuple(start.tolist()), tuple(end.tolist())
+        arrow = Annotation("", *ends[::-1], "figure fraction", "figure fraction", arrowprops=style)
+        figure.add_artist(arrow)
         figure.text(*word, name, size=8, ha="center", va="center", style="italic", color=_QUIET)
-
-
-def _annotation(start: np.ndarray, end: np.ndarray, style: dict[str, Any]) -> Any:
-    from matplotlib.text import Annotation
-
-    return Annotation("", end, start, xycoords="figure fraction", textcoords="figure fraction", arrowprops=style)
 
 
 def _subscripted(formula: str) -> str:

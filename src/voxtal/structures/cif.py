@@ -70,7 +70,9 @@ def block_texts(text: str) -> list[tuple[str, str]]:
 def _read(text: str) -> Any:
     try:
         document = gemmi.cif.read_string(text, 0)
-        if text.count("_cell_length_a") > 1:  # several blocks, or one broken: gemmi's own check costs a third of reading
+        if (
+            text.count("_cell_length_a") > 1
+        ):  # several blocks, or one broken: gemmi's own check costs a third of reading
             document.check_for_duplicates()
         return document
     except (ValueError, RuntimeError) as error:
