@@ -27,7 +27,7 @@ from voxtal.structures.filters import Arrays
 from voxtal.structures.rows import RawRow
 from voxtal.structures.sources import open_source
 
-BLOCK = 100
+BLOCK = 1000
 MATCHED_EVERY = 10
 TOLERANCE = 1e-9
 

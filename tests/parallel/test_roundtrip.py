@@ -57,6 +57,37 @@ def test_wrong_input_is_told_once(launch, tmp_path):
     assert "Traceback" not in err
 
 
+MATCHING = """
+import json, sys
+from pathlib import Path
+from voxtal.parallel.communicator import world
+from voxtal.structures import matching
+from voxtal.structures.structure_set import StructureSet
+
+matching.BLOCK = matching._PAIRS_AT_ONCE = 7
+structures, communicator = StructureSet.read(Path(sys.argv[1])), world()
+first = matching.first_of_duplicates(structures, matching.Matcher(), communicator)
+known = matching.find_known(structures, structures.subset(range(20, 50)), matching.Matcher(), communicator)
+answers = communicator.gather((first, known))
+if communicator.rank == 0:
+    assert all(answer == answers[0] for answer in answers)
+    print(json.dumps(answers[0]))
+"""
+
+
+def test_matching_does_not_depend_on_the_number_of_ranks(launch, some_structures):
+    """Which candidates count as new would change with the machine."""
+    answers = []
+    for ranks in (1, 3):
+        code, out, err = finish(launch(ranks, "-c", MATCHING, str(some_structures)))
+        assert code == 0, err
+        answers.append(json.loads(out))
+    assert answers[0] == answers[1]
+    first, known = answers[0]
+    assert 3 < sum(i != own for i, own in enumerate(first)) < len(first) - 3
+    assert sum(match is not None for match in known) > 30
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("ranks", [1, 2])
 def test_stopped_soon_with_the_code_for_it(launch, structure_file, tmp_path, ranks):

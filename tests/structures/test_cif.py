@@ -69,9 +69,9 @@ def test_shared_files_are_read_as_pymatgen_reads_them(shared_data: Path, name: s
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["mp_20_binary_ternary", "mpts_52", "perov_5"])
-def test_every_seventh_shared_row(shared_data: Path, name: str) -> None:
+def test_every_twentieth_shared_row(shared_data: Path, name: str) -> None:
     """Rare elements, odd cells and numbers at the limit of rounding; ``benchmarks/cif_import.py --all`` does all."""
-    for text in texts_of(shared_data / f"{name}.csv.gz", 7):
+    for text in texts_of(shared_data / f"{name}.csv.gz", 20):
         assert_read_alike(text)
 
 

@@ -89,7 +89,7 @@ def portrait(
     original = structures.arrays(0)
     made = layout_of(settings).encode(structures, settings)
     if made.reasons:
-        raise UserError(f"{structures.ids[0]} ({what}) has no voxels: {made.reasons[0]}.")
+        raise UserError(f"{structures.ids[0]} ({what}) has no voxels: {_recorded(structures) or made.reasons[0]}.")
     if isinstance(settings, DensityConfig):
         encoded, placement = _density(original, made.arrays, settings), "paper"
     else:
@@ -106,8 +106,8 @@ def portrait(
         if decoded is None:
             panels.append(Panel(title, verdict, encoded.cell))
         else:
-            crystal = _crystal(decoded[0], encoded.back(*decoded[1:]), decoded[2])
-            panels.append(Panel(title, verdict, decoded[2], crystal))
+            moved = _moved(decoded, encoded.back(*decoded[1:]), original[0], encoded.frac_coords)
+            panels.append(Panel(title, verdict, decoded[2], _crystal(decoded[0], moved, decoded[2])))
     formula, group = structures.structure(0).composition.reduced_formula, _space_group(original)
     lengths, angles = cell_parameters(original[2])
     facts = [
@@ -120,6 +120,13 @@ def portrait(
     ]
     subtitle = f"{structures.ids[0]}, {what}, space group {group}"
     return Portrait(View(formula, subtitle, tuple(panels), _styles(panels)), facts)
+
+
+def _recorded(structures: StructureSet) -> str:
+    """Why an attempt became no valid structure, as it was recorded when it was generated."""
+    from voxtal.generation.stage import REASON
+
+    return str(structures.provenance[REASON][0]) if REASON in structures.provenance else ""
 
 
 def _sites(original: Arrays, arrays: dict[str, np.ndarray], settings: VoxelsConfig) -> _Encoded:
@@ -237,6 +244,19 @@ def _judged(original: Arrays, decode: Callable[[], Arrays], placement: str) -> t
     if trip.failure:
         return decoded, "matches loosely only" if trip.cdvae else f"differs: {trip.failure}"
     return decoded, f"matches, RMS {trip.site_rms:.2g} Å"
+
+
+def _moved(decoded: Arrays, frac_coords: np.ndarray, numbers: np.ndarray, wanted: np.ndarray) -> np.ndarray:
+    """``frac_coords`` (m, 3) of a decoded crystal, moved as a whole onto the atoms (n, 3) ``wanted``.
+
+    The origin of a crystal means nothing, and that of a decoded one depends on a cell that is not quite the same.
+    """
+    steps = wanted - frac_coords[:, None]
+    steps -= np.rint(steps)
+    lengths = np.where(decoded[0][:, None] == numbers, np.linalg.norm(steps @ decoded[2], axis=2), np.inf)
+    nearest = lengths.argmin(axis=1)
+    found = np.isfinite(lengths.min(axis=1))
+    return frac_coords + steps[found, nearest[found]].mean(axis=0) if found.any() else frac_coords
 
 
 def _crystal(numbers: np.ndarray, frac_coords: np.ndarray, cell: np.ndarray) -> Crystal:

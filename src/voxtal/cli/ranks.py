@@ -17,6 +17,8 @@ def together(communicator: Communicator) -> Iterator[None]:
     """Errors that every rank has are told by rank 0; one that the others cannot know of ends them."""
     try:
         yield
+    except typer.Exit:
+        raise  # a verdict that every rank has reached
     except (UserError, Interrupted, OSError) as error:
         if communicator.rank == 0:
             raise

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from voxtal.cli.common import RunOption, SetOption, duration, open_run, print_table, progress, run_command
-from voxtal.errors import EXIT_FAILED, EXIT_RESUMABLE, EXIT_USAGE, Interrupted, UserError
+from voxtal.errors import EXIT_FAILED, UserError
 
 if TYPE_CHECKING:
     from voxtal.config import Config
@@ -63,30 +63,22 @@ def voxelize(
 
     Run it again after a kill: finished shards are kept. Any number of ranks writes the same files.
     """
+    from voxtal.cli.ranks import together
     from voxtal.data.verify import damaged_files
     from voxtal.data.voxelize import voxelize as voxelize_set
-    from voxtal.parallel.communicator import on_root, report_crash, world
+    from voxtal.parallel.communicator import on_root, world
 
     communicator = world()
-    try:
+    with together(communicator):
         plan = on_root(communicator, lambda: _plan(source, output, run, set_ or [], representation))
         if verify:
             damaged = damaged_files(plan.folder, plan.settings, communicator)
             on_root(communicator, lambda: _tell_damage(plan, damaged))
+            if damaged:
+                raise typer.Exit(EXIT_FAILED)
         else:
             counts = voxelize_set(plan.structures, plan.folder, plan.settings, communicator, progress, force)
             on_root(communicator, lambda: _conclude(plan, counts, communicator.size))
-    except DamagedError:
-        raise typer.Exit(EXIT_FAILED) from None
-    except (UserError, Interrupted, OSError) as error:
-        if communicator.rank == 0:
-            raise
-        raise typer.Exit(_exit_code(error)) from None  # every rank has the error; rank 0 tells it
-    except Exception:
-        if communicator.size == 1:
-            raise
-        report_crash(communicator)
-        communicator.abort(EXIT_FAILED)
 
 
 def main() -> None:
@@ -106,16 +98,6 @@ def main() -> None:
     if follows and code:
         time.sleep(1)  # a launcher ends all ranks when the first one fails: let rank 0 speak
     sys.exit(code)
-
-
-def _exit_code(error: Exception | Interrupted) -> int:
-    if isinstance(error, UserError):
-        return EXIT_USAGE
-    return EXIT_RESUMABLE if isinstance(error, Interrupted) else EXIT_FAILED
-
-
-class DamagedError(Exception):
-    """``--verify`` found damage and has said so."""
 
 
 @dataclass(frozen=True)
@@ -156,13 +138,12 @@ def _plan(
 
 
 def _tell_damage(plan: _Plan, damaged: dict[str, str]) -> None:
-    """Print what is damaged, and end with exit code 1 if anything is."""
+    """Print what is damaged, if anything is."""
     if not damaged:
         print(f"Every file in {plan.folder} is as it was published.")
         return
     print_table(f"Damaged in {plan.folder}", ("file", "what"), sorted(damaged.items()))
     print("Run voxelize again: it makes these files anew and leaves the others.")
-    raise DamagedError
 
 
 def _conclude(plan: _Plan, counts: VoxelizeCounts, ranks: int) -> None:

@@ -8,9 +8,10 @@ from tempfile import TemporaryDirectory
 from voxtal.data.layouts import layout_of
 from voxtal.data.schema import INDEX_NAME, Settings, shard_path
 from voxtal.data.shards import summarize_shard
-from voxtal.data.voxelize import UNREADABLE, each, index_arrays, published_checksums, write_index
+from voxtal.data.voxelize import UNREADABLE, index_arrays, published_checksums, write_index
 from voxtal.errors import UserError
 from voxtal.parallel.communicator import Communicator, on_root
+from voxtal.parallel.tasks import gathered
 from voxtal.runs import sha256_of
 
 
@@ -26,20 +27,17 @@ def damaged_files(folder: Path, settings: Settings, communicator: Communicator) 
         There is no index, so there is nothing to compare with.
     """
     checksums = on_root(communicator, lambda: _checksums(folder))
-    wrong: dict[str, str] = {}
 
-    def check(shard: int) -> None:
+    def check(shard: int) -> str:
         path = shard_path(folder, shard)
         if not path.is_file():
-            wrong[path.name] = "missing"
-        elif sha256_of(path) != checksums[shard]:
-            wrong[path.name] = "other bytes than the index says"
+            return "missing"
+        return "" if sha256_of(path) == checksums[shard] else "other bytes than the index says"
 
-    each(communicator, len(checksums), check)
-    gathered = communicator.gather(wrong) or []
+    checked = gathered(communicator, len(checksums), check)
 
     def conclude() -> dict[str, str]:
-        found = {name: what for part in gathered for name, what in sorted(part.items())}
+        found = {shard_path(folder, shard).name: what for shard, what in enumerate(checked or []) if what}
         found |= dict.fromkeys(_surplus(folder, len(checksums)), "not in the index")
         if not found and not _index_is_whole(folder, len(checksums), settings):
             found[INDEX_NAME] = "not the index of these shards"

@@ -5,9 +5,8 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable
-from contextlib import AbstractContextManager, ExitStack, closing, nullcontext
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass
-from operator import itemgetter
 from pathlib import Path
 
 import h5py
@@ -24,8 +23,9 @@ from voxtal.data.shards import (
     write_arrays,
     write_shard,
 )
-from voxtal.errors import Interrupted, UserError
-from voxtal.parallel.communicator import Communicator, agree, on_root, report_crash
+from voxtal.errors import UserError
+from voxtal.parallel.communicator import Communicator, on_root
+from voxtal.parallel.tasks import gathered
 from voxtal.runs import exclusive
 from voxtal.structures.structure_set import StructureSet
 
@@ -114,12 +114,18 @@ def voxelize(
             return rows
 
         job = _Job(structures, folder, settings, on_root(communicator, open_folder))
-        todo = _shards_to_make(job, communicator, force)
+        checked = _checked(job, communicator)
+        todo = on_root(communicator, lambda: _shards_to_make(job, checked or [], force))
         started = time.monotonic()
-        _make_shards(job, todo, communicator, progress)
+        made = _make_shards(job, todo, communicator, progress)
         seconds = time.monotonic() - started
-        summaries = _summaries(job, communicator)
-        return on_root(communicator, lambda: _publish(job, summaries, job.rows_of(todo), seconds))
+
+        def publish() -> VoxelizeCounts:
+            summaries = {k: shard.summary for k, shard in enumerate(checked or []) if shard.summary}
+            summaries |= dict(zip(todo, made or [], strict=True))
+            return _publish(job, [summaries[k] for k in range(job.shards)], job.rows_of(todo), seconds)
+
+        return on_root(communicator, publish)
 
 
 def _count_rows(structures: Path) -> int:
@@ -131,35 +137,41 @@ def _count_rows(structures: Path) -> int:
     return rows
 
 
-def _shards_to_make(job: _Job, communicator: Communicator, force: bool) -> list[int]:
+@dataclass(frozen=True)
+class _Checked:
+    """A shard as it was found, with its summary if it is whole."""
+
+    state: str
+    summary: ShardSummary | None
+
+
+def _checked(job: _Job, communicator: Communicator) -> list[_Checked] | None:
+    """Every shard as it is, on rank 0. Collective."""
+    empty, checksums = on_root(communicator, lambda: (not any(job.folder.glob("shard-*.h5")), _checksums(job.folder)))
+    if empty:
+        return [_Checked(ABSENT, None)] * job.shards
+
+    def check(shard: int) -> _Checked:
+        path = job.path(shard)
+        state = shard_state(path, job.block(shard), job.settings, checksums.get(shard))
+        return _Checked(state, summarize_shard(path, layout_of(job.settings)) if state == WHOLE else None)
+
+    return gathered(communicator, job.shards, check)
+
+
+def _shards_to_make(job: _Job, checked: list[_Checked], force: bool) -> list[int]:
     """Shards that are absent, damaged or, with ``force``, of something else; these are removed."""
-    present, checksums = on_root(communicator, lambda: (sorted(job.folder.glob("shard-*.h5")), _checksums(job.folder)))
-    if not present:
-        on_root(communicator, lambda: _clear(job, []))
-        return list(range(job.shards))
-    found: dict[int, str] = {}
-    each(communicator, job.shards, lambda k: found.update({k: _state(job, k, checksums.get(k))}))
-    gathered = communicator.gather(found)
-
-    def decide() -> list[int]:
-        states = {k: state for part in gathered or [] for k, state in part.items()}
-        stale = {job.path(k): state for k, state in states.items() if state not in (WHOLE, ABSENT)}
-        surplus = set(present) - {job.path(k) for k in range(job.shards)}
-        stale |= dict.fromkeys(surplus, "there are fewer structures now")
-        if stale and not force:
-            path, difference = min(stale.items())
-            raise UserError(
-                f"{job.folder} holds voxels of something else ({path.name}: {difference}). "
-                "Take another folder with -o, or replace them with --force."
-            )
-        _clear(job, stale)
-        return sorted(k for k, state in states.items() if state != WHOLE)
-
-    return on_root(communicator, decide)
-
-
-def _state(job: _Job, shard: int, published: str | None) -> str:
-    return shard_state(job.path(shard), job.block(shard), job.settings, published)
+    stale = {job.path(k): shard.state for k, shard in enumerate(checked) if shard.state not in (WHOLE, ABSENT)}
+    surplus = set(job.folder.glob("shard-*.h5")) - {job.path(k) for k in range(job.shards)}
+    stale |= dict.fromkeys(surplus, "there are fewer structures now")
+    if stale and not force:
+        path, difference = min(stale.items())
+        raise UserError(
+            f"{job.folder} holds voxels of something else ({path.name}: {difference}). "
+            "Take another folder with -o, or replace them with --force."
+        )
+    _clear(job, stale)
+    return [k for k, shard in enumerate(checked) if shard.state != WHOLE]
 
 
 def _checksums(folder: Path) -> dict[int, str]:
@@ -179,45 +191,25 @@ def _clear(job: _Job, stale: Iterable[Path]) -> None:
         path.unlink(missing_ok=True)
 
 
-def _make_shards(job: _Job, todo: list[int], communicator: Communicator, progress: Progress | None) -> None:
-    total, shown = job.rows_of(todo), 0
+def _make_shards(
+    job: _Job, todo: list[int], communicator: Communicator, progress: Progress | None
+) -> list[ShardSummary] | None:
+    """The summaries of the shards ``todo``, made, on rank 0. Collective."""
     silent: AbstractContextManager[Advance] = nullcontext(lambda rows: None)
-    with progress("voxelize", total) if progress and todo and communicator.rank == 0 else silent as advance:
+    shown = 0
+    with progress("voxelize", job.rows_of(todo)) if progress and todo and communicator.rank == 0 else silent as advance:
 
-        def make(task: int) -> None:
-            nonlocal shown
+        def make(task: int) -> ShardSummary:
             shard = todo[task]
             write_shard(job.path(shard), job.block(shard), job.first_row(shard), job.settings)
-            # Tasks are handed out in order: what comes before this rank's own is done, or nearly.
-            done = job.rows_of(todo[: task + 1])
-            advance(done - shown)
-            shown = done
+            return summarize_shard(job.path(shard), layout_of(job.settings))
 
-        each(communicator, len(todo), make)
-        advance(total - shown)
+        def done(tasks: int) -> None:
+            nonlocal shown
+            advance(job.rows_of(todo[shown : shown + tasks]))
+            shown += tasks
 
-
-def each(communicator: Communicator, tasks: int, work: Callable[[int], None]) -> None:
-    """Do every task on some rank. Collective. When one fails the others stop after theirs, and all raise its error."""
-    error: Exception | Interrupted | None = None
-    try:
-        with closing(communicator.share(tasks)) as share:
-            for task in share:
-                work(task)
-    except (Exception, Interrupted) as failure:
-        if communicator.size > 1 and not isinstance(failure, (UserError, Interrupted)):
-            report_crash(communicator)
-        error = failure
-    agree(communicator, error)
-
-
-def _summaries(job: _Job, communicator: Communicator) -> list[ShardSummary]:
-    """Of every shard, in order; on rank 0 only."""
-    found: dict[int, ShardSummary] = {}
-    layout = layout_of(job.settings)
-    each(communicator, job.shards, lambda k: found.update({k: summarize_shard(job.path(k), layout)}))
-    gathered = communicator.gather(found) or []
-    return [summary for _, summary in sorted((item for part in gathered for item in part.items()), key=itemgetter(0))]
+        return gathered(communicator, len(todo), make, done)
 
 
 def _publish(job: _Job, summaries: list[ShardSummary], rows_made: int, seconds: float) -> VoxelizeCounts:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import closing
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from voxtal.errors import Interrupted, UserError
 from voxtal.parallel.communicator import Communicator, agree, report_crash
@@ -12,8 +12,19 @@ from voxtal.parallel.communicator import Communicator, agree, report_crash
 T = TypeVar("T")
 
 
-def results(communicator: Communicator, tasks: int, work: Callable[[int], T], done: Any = None) -> list[T]:
-    """What ``work`` returns for every task, in the order of the tasks, on every rank. Collective.
+def results(
+    communicator: Communicator, tasks: int, work: Callable[[int], T], done: Callable[[int], None] | None = None
+) -> list[T]:
+    """:func:`gathered`, but on every rank."""
+    found = communicator.bcast(gathered(communicator, tasks, work, done))
+    assert found is not None
+    return found
+
+
+def gathered(
+    communicator: Communicator, tasks: int, work: Callable[[int], T], done: Callable[[int], None] | None = None
+) -> list[T] | None:
+    """What ``work`` returns for every task, in the order of the tasks; on rank 0, None on the others. Collective.
 
     When one fails the others stop after theirs, and all ranks raise its error.
 
@@ -41,6 +52,8 @@ def results(communicator: Communicator, tasks: int, work: Callable[[int], T], do
     agree(communicator, error)
     if done and communicator.rank == 0:
         done(tasks - shown)
-    gathered = communicator.bcast(communicator.gather(own))
-    found = {task: result for part in gathered for task, result in part.items()}
+    parts = communicator.gather(own)
+    if parts is None:
+        return None
+    found = {task: result for part in parts for task, result in part.items()}
     return [found[task] for task in range(tasks)]

@@ -73,13 +73,19 @@ def structure_picture(
     )
 
 
-def with_face_images(frac_coords: np.ndarray, tolerance: float = 0.01) -> tuple[np.ndarray, np.ndarray]:
-    """Atoms within the closed cell: their index and fractional coordinates, 0 and 1 both."""
+def with_face_images(
+    frac_coords: np.ndarray, tolerances: tuple[float, float, float] = (0.01, 0.01, 0.01)
+) -> tuple[np.ndarray, np.ndarray]:
+    """Atoms within the closed cell: their index and fractional coordinates, 0 and 1 both.
+
+    Those within a fractional coordinate of ``tolerances`` from a face are taken to be on it.
+    """
     wrapped = frac_coords % 1.0
-    wrapped[wrapped > 1 - tolerance] -= 1.0
+    wrapped[wrapped > 1 - np.array(tolerances)] -= 1.0
     atoms, positions = [], []
     for index, position in enumerate(wrapped):
-        for shift in product(*[(0, 1) if x < tolerance else (0,) for x in position]):
+        on_faces = (x < tolerance for x, tolerance in zip(position, tolerances, strict=True))
+        for shift in product(*[(0, 1) if on_face else (0,) for on_face in on_faces]):
             atoms.append(index)
             positions.append(position + shift)
     return np.array(atoms), np.array(positions)

@@ -79,6 +79,7 @@ def write_view_html(view: View, path: Path) -> None:
     body = figure.to_html(
         include_plotlyjs=True,
         full_html=False,
+        div_id="view",
         default_height="calc(100vh - 7em)",
         post_script=_LINK,
         config={"displayModeBar": False, "responsive": True},

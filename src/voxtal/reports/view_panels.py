@@ -13,8 +13,8 @@ import numpy as np
 
 from voxtal.reports.structure_picture import BALL_SCALE, with_face_images
 
-FACE_TOLERANCE = 0.03
-"""Atoms this near to a face, in edges, are drawn on the opposite one too: decoded ones are never exactly on it."""
+FACE_TOLERANCE_ANGSTROM = 0.2
+"""Atoms this near to a face are drawn on the opposite one, too: decoded ones are never exactly on it."""
 SHOWN = 0.05
 """Voxels below this share of their cloud's maximum take no room in the picture."""
 CORNERS = np.array(list(product((0.0, 1.0), repeat=3)))
@@ -122,7 +122,8 @@ class Balls:
 
 def balls_of(crystal: Crystal, elements: Mapping[str, ElementStyle]) -> Balls:
     """The atoms of ``crystal`` in its closed cell."""
-    atoms, frac_coords = with_face_images(np.asarray(crystal.frac_coords, dtype=float), FACE_TOLERANCE)
+    x, y, z = np.minimum(FACE_TOLERANCE_ANGSTROM / np.linalg.norm(crystal.cell, axis=1), 0.5).tolist()
+    atoms, frac_coords = with_face_images(np.asarray(crystal.frac_coords, dtype=float), (x, y, z))
     symbols = tuple(crystal.symbols[i] for i in atoms)
     return Balls(
         symbols,

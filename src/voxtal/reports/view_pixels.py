@@ -20,7 +20,7 @@ OPTICAL_DEPTH = 2.6
 """Of a cloud, straight through its densest peak."""
 FINER = 3
 """Points of a cloud's grid as it is drawn for one of its own, along each axis."""
-LEVELS = 85
+LEVELS = 64
 """Steps from black to white: too small to be seen, and a third off the size of the file."""
 _LIGHT = np.array([-0.45, 0.6, 0.66])
 """Direction to it, a unit vector: right, up and towards the reader."""
@@ -176,7 +176,7 @@ def _overlays(window: Window, clouds: Sequence[Cloud], nearest: np.ndarray) -> t
         step = here.depth - behind.depth
         before = np.clip((here.depth - nearest[patch] / window.scale) / step + 0.5, 0, 1)
         colours = here.colours(behind)
-        for layer, share in zip(layers, (before, 1.0), strict=True):
+        for layer, share in zip(layers, (before, np.ones_like(before)), strict=True):
             opacity = 1 - np.exp(-share * here.total * step)[..., None]
             layer[patch] *= 1 - opacity
             layer[patch][..., :3] += colours * opacity
@@ -184,7 +184,7 @@ def _overlays(window: Window, clouds: Sequence[Cloud], nearest: np.ndarray) -> t
 
 
 def _smooth(cloud: Cloud) -> Cloud:
-    """The part that matters, on a grid twice as fine: interpolated linearly, the given one shows in the picture."""
+    """The part that matters, on a finer grid: interpolated linearly, the given one shows in the picture."""
     from scipy.ndimage import zoom
 
     index, _ = cloud.shown()

@@ -47,7 +47,9 @@ def write_view_png(view: View, path: Path) -> None:
             _draw_panel(figure.add_axes(box), panel, window, view)
             left += wide + _GAP
         figure.text(_SIDE / size[0], 1 - 0.12 / size[1], _subscripted(view.title), size=14, va="top", weight="bold")
-        figure.text(_SIDE / size[0], 1 - 0.40 / size[1], view.subtitle, size=8.5, va="top", color=_QUIET)
+        figure.text(
+            _SIDE / size[0], 1 - 0.40 / size[1], view.subtitle, size=8.5, va="top", color=_QUIET, parse_math=False
+        )
         _legend(figure, view)
         left = _scale_bar(figure, windows[0], size)
         _directions(figure, view.panels[0].frame, axes, left, size)
@@ -79,8 +81,8 @@ def _draw_panel(axes: Any, panel: Panel, window: Window, view: View) -> None:
     axes.imshow(image, interpolation="none", extent=(0, window.width, window.height, 0))
     axes.set_axis_off()
     axes.set_title(panel.title, size=10, pad=5)
-    axes.text(0.5, -0.05 / (window.height / DPI), panel.note, transform=axes.transAxes, size=8, ha="center", va="top",
-              color=_QUIET, linespacing=1.3)  # fmt: skip
+    words = {"size": 8, "ha": "center", "va": "top", "color": _QUIET, "linespacing": 1.3, "parse_math": False}
+    axes.text(0.5, -0.05 * DPI / window.height, panel.note, transform=axes.transAxes, **words)
 
 
 def _legend(figure: Any, view: View) -> None:

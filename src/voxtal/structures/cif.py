@@ -69,10 +69,9 @@ def block_texts(text: str) -> list[tuple[str, str]]:
 
 def _read(text: str) -> Any:
     try:
+        # Without gemmi's own checks, a third of its time; a tag given twice matters where there are two crystals.
         document = gemmi.cif.read_string(text, 0)
-        if (
-            text.count("_cell_length_a") > 1
-        ):  # several blocks, or one broken: gemmi's own check costs a third of reading
+        if text.count("_cell_length_a") > 1:
             document.check_for_duplicates()
         return document
     except (ValueError, RuntimeError) as error:
@@ -139,14 +138,20 @@ def cell_matrix(a: float, b: float, c: float, alpha: float, beta: float, gamma: 
     xz plane, which is pymatgen's choice. NaN throughout where a parameter is not finite."""
     if not math.isfinite(a + b + c + alpha + beta + gamma):
         return np.full((3, 3), np.nan)
-    alpha, beta, gamma = math.radians(alpha), math.radians(beta), math.radians(gamma)
-    sin_alpha, cos_alpha, sin_beta, cos_beta = math.sin(alpha), math.cos(alpha), math.sin(beta), math.cos(beta)
-    area = sin_alpha * sin_beta
-    cosine = (cos_alpha * cos_beta - math.cos(gamma)) / area if area else 1.0
-    gamma_star = float(np.arccos(max(-1.0, min(1.0, cosine))))  # as pymatgen: math.acos may differ in the last bit
+    sin_alpha, cos_alpha, sin_beta, cos_beta, sin_gamma_star, cos_gamma_star = _directions(alpha, beta, gamma)
     vector_a = (a * sin_beta, 0.0, a * cos_beta)
-    vector_b = (-b * sin_alpha * math.cos(gamma_star), b * sin_alpha * math.sin(gamma_star), b * cos_alpha)
+    vector_b = (-b * sin_alpha * cos_gamma_star, b * sin_alpha * sin_gamma_star, b * cos_alpha)
     return np.array(vector_a + vector_b + (0.0, 0.0, c)).reshape(3, 3)
+
+
+@lru_cache(maxsize=1024)
+def _directions(alpha: float, beta: float, gamma: float) -> tuple[float, ...]:
+    """Sine and cosine of alpha, beta and the reciprocal gamma; most cells have one of a few sets of angles."""
+    alpha, beta, gamma = math.radians(alpha), math.radians(beta), math.radians(gamma)
+    area = math.sin(alpha) * math.sin(beta)
+    cosine = (math.cos(alpha) * math.cos(beta) - math.cos(gamma)) / area if area else 1.0
+    gamma_star = float(np.arccos(max(-1.0, min(1.0, cosine))))  # as pymatgen: math.acos may differ in the last bit
+    return tuple(turn(angle) for angle in (alpha, beta, gamma_star) for turn in (math.sin, math.cos))
 
 
 def _floats(texts: Iterable[str]) -> Iterator[float]:
@@ -186,7 +191,7 @@ def _number(symbol: str) -> int:
     plain = gemmi.cif.as_string(symbol)
     number = _NUMBERS.get(plain[:2].title()) or _NUMBERS.get(plain[:1].upper())
     if number is None or plain.startswith(_MOLECULES):
-        raise BadRowError("unknown element", plain)
+        raise BadRowError("unknown element", symbol)
     return number
 
 

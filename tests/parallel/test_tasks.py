@@ -1,0 +1,48 @@
+"""Shared tasks under a real mpirun: results in order, on every rank; one failure is everyone's."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+PROGRAM = """
+import json, sys
+from voxtal.errors import UserError
+from voxtal.parallel.communicator import world
+from voxtal.parallel.tasks import results
+
+def work(task):
+    if task == int(sys.argv[1]):
+        raise UserError("task 7 is wrong")
+    return task, communicator.rank
+
+communicator = world()
+steps = []
+try:
+    answer = [task for task, _ in results(communicator, 40, work, steps.append)]
+except UserError as error:
+    answer = str(error)
+told = communicator.gather((answer, sum(steps)))
+if communicator.rank == 0:
+    print(json.dumps(told))
+"""
+
+
+def told(launch, ranks, wrong):
+    out, err = launch(ranks, "-c", PROGRAM, str(wrong)).communicate(timeout=60)
+    assert err == ""
+    return json.loads(out)
+
+
+@pytest.mark.parametrize("ranks", [1, 3])
+def test_results_are_in_order_on_every_rank(launch, ranks):
+    """Ranks that go on with different results deadlock in their next collective call."""
+    answers = told(launch, ranks, -1)
+    assert [answer for answer, _ in answers] == [list(range(40))] * ranks
+    assert answers[0][1] == 40
+
+
+def test_an_error_of_one_rank_is_raised_on_all(launch):
+    """The others would wait for it for ever."""
+    assert [answer for answer, _ in told(launch, 3, 7)] == ["task 7 is wrong"] * 3
