@@ -7,8 +7,9 @@ import gzip
 import re
 import subprocess
 import sys
+from collections.abc import Iterable, Iterator
 from html.parser import HTMLParser
-from itertools import islice
+from itertools import islice, product
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,10 @@ from matplotlib.image import imread
 from typer.testing import CliRunner, Result
 
 from voxtal.cli.main import build_app
+from voxtal.cli.portrait import portrait
+from voxtal.config import build_config
 from voxtal.errors import UserError
+from voxtal.reports.view_panels import Cloud, Crystal
 from voxtal.runs import Run
 from voxtal.structures.structure_set import StructureSet
 
@@ -189,3 +193,41 @@ def test_real_structures(shared_data: Path, tmp_path: Path) -> None:
     assert re.search(rf"atoms +{len(crystal)}\n", answer.output)
     assert re.search(r"decoded +matches, RMS (0\.00|\d\S*e-)", answer.output)
     assert (tmp_path / f"{largest['material_id']}.png").stat().st_size < 400_000
+
+
+@pytest.mark.parametrize("section", ["voxels", "density"])
+@pytest.mark.parametrize("handedness", [1, -1])
+def test_all_panels_have_one_origin(section: str, handedness: int) -> None:
+    """Clouds beside the atoms that they show, or a mirrored crystal, would make the picture a lie."""
+    random = np.random.default_rng(4)
+    for _ in range(10):
+        cell = np.diag(random.uniform(4, 6, 3) * [handedness, 1, 1]) + random.uniform(-1.2, 1.2, (3, 3))
+        frac_coords = np.array([[0.1, 0.1, 0.1], [0.6, 0.6, 0.1], [0.1, 0.6, 0.6]]) + random.uniform(0, 0.2, (3, 3))
+        structures = StructureSet(
+            np.array(["x"]), np.array([0, 3]), np.array([12, 13, 13], np.uint8), frac_coords, cell[None]
+        )
+        panels = portrait(structures, "test", getattr(build_config({}), section)).view.panels
+        crystal, decoded = panels[0].crystal, panels[-1].crystal
+        assert crystal is not None
+        assert decoded is not None
+        assert max(_distance(crystal, *atom) for atom in _atoms(decoded)) < 2e-3
+        assert max(_distance(crystal, *peak) for peak in _peaks(panels[1].clouds)) < 0.6
+
+
+def _atoms(crystal: Crystal) -> list[tuple[str, np.ndarray]]:
+    return list(zip(crystal.symbols, crystal.frac_coords @ crystal.cell, strict=True))
+
+
+def _peaks(clouds: Iterable[Cloud]) -> Iterator[tuple[str, np.ndarray]]:
+    for cloud in clouds:
+        for index in np.argwhere(cloud.values > 0.9 * cloud.values.max()):
+            yield cloud.name, cloud.origin + index @ cloud.steps
+
+
+def _distance(crystal: Crystal, symbol: str, position: np.ndarray) -> float:
+    """To the nearest atom of that element, in any cell."""
+    same = crystal.frac_coords[np.array(crystal.symbols) == symbol]
+    shifts = np.array(list(product((-1, 0, 1), repeat=3)))
+    steps = same - np.linalg.solve(crystal.cell.T, position)
+    steps -= np.rint(steps)
+    return float(np.linalg.norm((steps[:, None] + shifts) @ crystal.cell, axis=-1).min())

@@ -69,7 +69,7 @@ def write_view_html(view: View, path: Path) -> None:
         width = float((own[1] - own[0]).max())
         for trace in _traces(panel, view.elements, width, named):
             figure.add_trace(trace, row=1, col=column)
-        figure.update_scenes(_scene(own), row=1, col=column)
+        figure.update_scenes(_scene(own, panel.physical, n), row=1, col=column)
     figure.update_annotations(y=1, yanchor="top", yshift=_TITLE_PIXELS)
     figure.update_layout(
         margin={"l": 5, "r": 5, "t": _TITLE_PIXELS, "b": 5},
@@ -90,8 +90,9 @@ def write_view_html(view: View, path: Path) -> None:
         temporary.write_text(page, encoding="utf-8")
 
 
-def _scene(limits: np.ndarray) -> dict[str, Any]:
-    middle, half = limits.mean(axis=0), 0.52 * (limits[1] - limits[0]).max()
+def _scene(limits: np.ndarray, physical: bool, panels: int) -> dict[str, Any]:
+    """Ranges, camera and size: ``limits`` (2, 3) are shown, smaller the more panels share the width."""
+    middle, half = limits.mean(axis=0), (0.52 if physical else 0.7) * (limits[1] - limits[0]).max()
     hidden = {"visible": False}
     axes = {
         f"{name}axis": {**hidden, "range": [float(m - half), float(m + half)]}
@@ -105,7 +106,7 @@ def _scene(limits: np.ndarray) -> dict[str, Any]:
     return {
         **axes,
         "aspectmode": "manual",
-        "aspectratio": dict.fromkeys("xyz", _ZOOM),
+        "aspectratio": dict.fromkeys("xyz", min(_ZOOM, 4 * _ZOOM / panels)),
         "camera": camera,
         "dragmode": "orbit",
     }
@@ -183,7 +184,7 @@ def _voxels(cloud: Cloud, physical: bool, width: float) -> Any:
     )  # fmt: skip
 
 
-def _sphere(rings: int = 9, points: int = 16) -> tuple[np.ndarray, np.ndarray]:
+def _sphere(rings: int = 11, points: int = 20) -> tuple[np.ndarray, np.ndarray]:
     """Unit vectors (m, 3) of a globe's crossings and its triangles (t, 3)."""
     polar = np.linspace(0, np.pi, rings)
     round_ = np.arange(points) * 2 * np.pi / points

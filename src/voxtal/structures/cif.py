@@ -36,7 +36,6 @@ _CELL_TAGS = tuple(
 _OPERATIONS = ("_symmetry_equiv_pos_as_xyz", "_space_group_symop_operation_xyz")
 
 _NUMBERS = {symbol: number for number, symbol in enumerate(SYMBOLS, start=1)}
-_PLAIN = frozenset(SYMBOLS)
 _MOLECULES = ("Wat", "wat", "OH", "O-H", "NO3")
 """Site types that stand for several atoms, of which the file gives one place."""
 
@@ -110,9 +109,13 @@ def _crystal(block: Any, sites: dict[str, list[str]]) -> Arrays:
         symbols = [symbols[i] for i in occupied]
     if not symbols:
         raise BadRowError("no atoms")
-    numbers = list(map(_number, symbols))
+    names = None
+    try:
+        numbers = [_NUMBERS[symbol] for symbol in symbols]
+    except KeyError:
+        numbers = [_number(symbol) for symbol in symbols]
+        names = _names(block, symbols, numbers)
     frac_coords = np.array(_coordinates(coordinates)).reshape(3, -1).T
-    names = None if _PLAIN.issuperset(symbols) else _names(block, symbols, numbers)
     operations = _operations(block)
     if operations is not None and np.isfinite(frac_coords).all():
         frac_coords, images = _expand(frac_coords, *operations)
@@ -185,7 +188,6 @@ def _occupied(occupancies: Sequence[str], labels: Sequence[str]) -> list[int]:
     return occupied
 
 
-@lru_cache(maxsize=4096)
 def _number(symbol: str) -> int:
     """Atomic number of a site's type or label (``Fe``, ``Fe3+``, ``FE1``): two letters, else one, as pymatgen."""
     plain = gemmi.cif.as_string(symbol)
