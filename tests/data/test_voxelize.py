@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from voxtal.config import build_config
-from voxtal.data.dataset import VoxelDataset
+from voxtal.data.dataset import DensityDataset, VoxelDataset
 from voxtal.data.voxelize import voxelize
 from voxtal.errors import UserError
 from voxtal.parallel.communicator import SerialCommunicator
@@ -87,6 +87,55 @@ def test_bad_rows_are_recorded_and_counts_add_up(structure_file, tmp_path):
     assert counts.structures + sum(counts.bad.values()) == counts.rows == 44
     assert counts.structures == dataset.n_structures == 40
     assert counts.images == dataset.n_images
+
+
+KINDS = {
+    "no atoms": ([], np.empty((0, 3)), 4 * np.eye(3), True),
+    "not finite": ([8], [[np.inf, 0, 0]], 4 * np.eye(3), True),
+    "not finite, in its cell": ([8], [[0, 0, 0]], np.full((3, 3), np.nan), True),
+    "volume below 0.1 A^3": ([8], [[0, 0, 0]], np.diag([4, 4, 1e-3]), True),
+    "atoms closer than 0.5 A": ([8, 8], [[0, 0, 0], [0.999, 0, 0]], 4 * np.eye(3), True),
+    "unknown element|element without a radius": ([0], [[0, 0, 0]], 4 * np.eye(3), True),
+    "unknown element|element without a radius, too": ([119], [[0, 0, 0]], 4 * np.eye(3), True),
+    "cell too large for the lattice voxel": ([8], [[0, 0, 0]], np.diag([4, 4, 90]), False),
+    "does not fit the box of the sites voxels": (
+        [8] * 9,
+        np.outer(np.arange(9) / 9, [0, 0, 1]),
+        np.diag([4, 4, 40]),
+        False,
+    ),
+}
+"""Reason -> a structure, and whether density maps cannot show it either."""
+
+
+@pytest.mark.parametrize("density", [False, True])
+def test_every_kind_of_bad_row_has_its_reason(tmp_path, density):
+    """A bad structure of a kind that nobody thought of would end the run of 256 ranks."""
+    good = ([26, 8], [[0, 0, 0], [0.5, 0.5, 0.5]], 4 * np.eye(3), False)
+    rows = [good, *KINDS.values(), good]
+    counts = [len(numbers) for numbers, *_ in rows]
+    StructureSet(
+        ids=np.array([f"s-{i}" for i in range(len(rows))]),
+        offsets=np.concatenate([[0], np.cumsum(counts)]),
+        numbers=np.concatenate([np.asarray(numbers, np.uint8) for numbers, *_ in rows]),
+        frac_coords=np.concatenate([np.asarray(frac, float).reshape(-1, 3) for _, frac, *_ in rows]),
+        cells=np.array([cell for _, _, cell, _ in rows], dtype=float),
+    ).write(tmp_path / "structures.h5")
+    config = build_config({"density": {"grid": 8}})
+    found = voxelize(
+        tmp_path / "structures.h5",
+        tmp_path / "made",
+        config.density if density else config.voxels,
+        SerialCommunicator(),
+    )
+    dataset = (DensityDataset if density else VoxelDataset)(tmp_path / "made")
+    expected = {
+        k: reason.split(",")[0].split("|")[-1 if density else 0]
+        for k, (reason, (*_, everywhere)) in enumerate(KINDS.items(), start=1)
+        if everywhere or not density
+    }
+    assert {row: reason for row, _, reason in dataset.bad} == expected
+    assert found.structures + sum(found.bad.values()) == found.rows == len(rows)
 
 
 def test_a_set_of_bad_rows_only_makes_an_empty_data_set(structure_file, tmp_path):

@@ -8,7 +8,7 @@ import sys
 import numpy as np
 import pytest
 
-from voxtal.representations.ionic_radii import DEFAULT_RADIUS, has_tabulated_radius, ionic_radii
+from voxtal.representations.ionic_radii import DEFAULT_RADIUS, ionic_radii
 from voxtal.representations.reasons import Unencodable
 
 
@@ -20,7 +20,6 @@ def test_radii_are_pymatgens_for_every_element():
     tabulated = [list(Element.from_Z(int(number)).ionic_radii.values()) for number in numbers]
     expected = [np.mean([float(r) for r in radii]) if radii else DEFAULT_RADIUS for radii in tabulated]
     assert np.allclose(ionic_radii(numbers), expected, rtol=1e-9)
-    assert has_tabulated_radius(numbers).tolist() == [bool(radii) for radii in tabulated]
 
 
 @pytest.mark.parametrize("numbers", [[0], [119], [8, 200]])

@@ -49,17 +49,6 @@ def ionic_radii(numbers: np.ndarray) -> np.ndarray:
     return np.asarray(_RADII[_checked(numbers)])
 
 
-def has_tabulated_radius(numbers: np.ndarray) -> np.ndarray:
-    """(n,) bool: whether the radius is tabulated, not :data:`DEFAULT_RADIUS`.
-
-    Raises
-    ------
-    Unencodable
-        There is no such element.
-    """
-    return np.asarray(~np.isnan(_TABULATED[_checked(numbers) - 1]))
-
-
 def _checked(numbers: np.ndarray) -> np.ndarray:
     checked = np.asarray(numbers).astype(np.int64)
     if len(checked) and not (checked.min() >= 1 and checked.max() <= MAX_NUMBER):

@@ -20,7 +20,7 @@ from voxtal.representations.reasons import Unencodable
 MAX_PATCH_POINTS = 4_000_000
 """A cell so flat that its patch has more grid points than this is not encoded (about 100 MB)."""
 
-CELLS_AT_ONCE = 32
+CELLS_AT_ONCE = 64
 """Cells whose voxels are made together: few enough for the arrays to stay in the processor's cache."""
 
 
@@ -136,7 +136,7 @@ def _largest_by_index(index: np.ndarray, values: np.ndarray, points: int) -> tup
     if 8 * len(index) > points:  # small cells, which many images reach: faster than sorting
         image = np.zeros(points, dtype=np.float32)
         np.maximum.at(image, index, values)
-        flat = np.flatnonzero(image)
+        flat = np.flatnonzero(image > 0)
         return flat, image[flat]
     order = np.argsort(index, kind="stable")  # fast on what is rising already, as it is but for wrapping
     index = index[order]

@@ -16,7 +16,7 @@ import numpy as np
 from voxtal.config import VoxelsConfig
 from voxtal.errors import UserError
 
-ATOMS_AT_ONCE = 1024
+ATOMS_AT_ONCE = 512
 """Atoms whose patches are made together: about 10 MB."""
 
 
@@ -88,13 +88,15 @@ def _encode_atoms(positions: np.ndarray, images: np.ndarray, grid: SitesGrid) ->
     planes = gaussians[:, 0, :, None] * gaussians[:, 1, None, :]
     values = (planes[:, :, :, None] * gaussians[:, 2, None, None, :]).ravel()
     kept = np.flatnonzero(values >= grid.cutoff)
-    index = (flat_patches(points, grid.size) + (images * grid.size**3)[:, None, None, None]).ravel()
+    index = flat_patches(points, grid.size, images).ravel()
     return sum_by_index(index[kept], values[kept].astype(np.float32))
 
 
-def flat_patches(points: np.ndarray, size: int) -> np.ndarray:
+def flat_patches(points: np.ndarray, size: int, images: np.ndarray | None = None) -> np.ndarray:
     """(n, P, P, P) flat indices of the patches whose points along each axis are ``points`` (n, 3, P)."""
     x, y, z = np.moveaxis(points % size, 1, 0)
+    if images is not None:
+        x = x + images[:, None] * size
     return ((x[:, :, None] * size + y[:, None, :]) * size)[:, :, :, None] + z[:, None, None, :]
 
 

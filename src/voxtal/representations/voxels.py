@@ -9,6 +9,7 @@ import numpy as np
 
 from voxtal.config import VoxelsConfig
 from voxtal.representations.assembly import assemble
+from voxtal.representations.ionic_radii import MAX_NUMBER
 from voxtal.representations.lattice import LatticeGrid, encode_lattices, why_unencodable
 from voxtal.representations.lattice_decoding import decode_lattice
 from voxtal.representations.placement import outside_box, place_all
@@ -126,11 +127,13 @@ def encode_block(
     placed = place_all(offsets, frac_coords, cells, grid.box, settings.placement)
     reasons = placed.reasons.copy()
     reasons[placed.shortest < MIN_DISTANCE_ANGSTROM] = TOO_CLOSE
+    owners = np.repeat(np.arange(len(cells)), np.diff(offsets))
+    _give_reason(reasons, owners[(numbers < 1) | (numbers > MAX_NUMBER)], "unknown element")
     if settings.placement == "compact":
         # Atoms at opposite faces must not meet through them.
         margin = max(grid.spacing, MIN_DISTANCE_ANGSTROM) / 2
         outside = outside_box(placed.positions, grid.box, margin)
-        _give_reason(reasons, np.repeat(np.arange(len(cells)), np.diff(offsets))[outside], OUTSIDE_BOX)
+        _give_reason(reasons, owners[outside], OUTSIDE_BOX)
     crystals = np.flatnonzero(reasons == "")
     reasons[crystals] = why_unencodable(placed.cells[crystals], lattice_grid)
     rows = np.flatnonzero(reasons == "")
