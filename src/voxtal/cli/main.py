@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import importlib
-import sys
 from typing import Annotated
 
 import typer
-
-from voxtal.cli.common import run_command
 
 VERBS = {
     "import": "import_structures",
@@ -76,4 +73,6 @@ def _options(
 
 def main() -> None:
     """Entry point of ``voxtal``."""
-    sys.exit(run_command(lambda: build_app()()))
+    from voxtal.cli.ranks import enter
+
+    enter(lambda: build_app()())

@@ -2,14 +2,36 @@
 
 from __future__ import annotations
 
+import os
+import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any, NoReturn
 
 import typer
 
+from voxtal.cli.common import run_command
 from voxtal.errors import EXIT_FAILED, EXIT_RESUMABLE, EXIT_USAGE, Interrupted, UserError
-from voxtal.parallel.communicator import Communicator, report_crash
+from voxtal.parallel.communicator import Communicator, end_with_launcher, launcher_rank, report_crash
+
+
+def enter(app: Callable[[], object]) -> NoReturn:
+    """Run a program to its exit code, as one of the ranks that a launcher started or alone.
+
+    Wrong options are wrong on every rank: the others are silent, and leave rank 0 the time to speak.
+    """
+    end_with_launcher()
+    follows = launcher_rank() > 0
+    if follows:  # a crash is written to the real stderr
+        sys.stdout = sys.stderr = open(os.devnull, "w")  # noqa: SIM115
+    try:
+        code: Any = run_command(app)
+    except SystemExit as stop:
+        code = stop.code
+    if follows and code:
+        time.sleep(1)  # a launcher ends all ranks when the first one fails
+    sys.exit(code)
 
 
 @contextmanager
@@ -22,7 +44,6 @@ def together(communicator: Communicator) -> Iterator[None]:
     except (UserError, Interrupted, OSError) as error:
         if communicator.rank == 0:
             raise
-        time.sleep(1)  # a launcher ends all ranks when the first one fails: let rank 0 speak
         raise typer.Exit(_exit_code(error)) from None
     except Exception:
         if communicator.size == 1:

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import os
-import sys
-import time
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from voxtal.cli.common import RunOption, SetOption, duration, open_run, print_table, progress, run_command
+from voxtal.cli.common import RunOption, SetOption, duration, open_run, print_table, progress
 from voxtal.errors import EXIT_FAILED, UserError
 
 if TYPE_CHECKING:
@@ -83,21 +80,11 @@ def voxelize(
 
 def main() -> None:
     """Entry point of ``voxelize``."""
-    from voxtal.parallel.communicator import end_with_launcher, launcher_rank
+    from voxtal.cli.ranks import enter
 
-    end_with_launcher()
-    follows = launcher_rank() > 0
-    if follows:  # wrong options are wrong on every rank; a crash is written to the real stderr
-        sys.stdout = sys.stderr = open(os.devnull, "w")  # noqa: SIM115
     app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
     app.command("voxelize")(voxelize)
-    try:
-        code: Any = run_command(lambda: app())
-    except SystemExit as stop:
-        code = stop.code
-    if follows and code:
-        time.sleep(1)  # a launcher ends all ranks when the first one fails: let rank 0 speak
-    sys.exit(code)
+    enter(app)
 
 
 @dataclass(frozen=True)
