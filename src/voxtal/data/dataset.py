@@ -13,7 +13,7 @@ import numpy as np
 
 from voxtal.config import DensityConfig, VoxelsConfig
 from voxtal.data.layouts import DENSITY, SITES, Layout
-from voxtal.data.schema import INDEX_NAME, Settings, decode_text, settings_difference, shard_path
+from voxtal.data.schema import INDEX_NAME, UNREADABLE, Settings, decode_text, settings_difference, shard_path
 from voxtal.data.shards import MappedShard
 from voxtal.errors import UserError
 from voxtal.representations.density import DensityGrid
@@ -80,7 +80,7 @@ class PublishedSet:
         try:
             with h5py.File(path, "r") as file:
                 self._read(path, file, settings)
-        except (OSError, KeyError) as error:
+        except UNREADABLE as error:
             raise UserError(f"{path} cannot be read: {error}. Delete it and run voxelize again.") from None
         self._shards: dict[int, MappedShard] = {}
         self._check_shards()

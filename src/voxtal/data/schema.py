@@ -79,6 +79,9 @@ VALUE_TYPE = np.dtype("<f2")
 LEVEL_TYPE = np.dtype("<u2")
 MAX_LEVEL = 65535
 
+UNREADABLE = (OSError, KeyError, RuntimeError, ValueError, TypeError, AttributeError)
+"""What reading a missing or damaged HDF5 file raises: a flipped bit may also change the type or shape of what is read."""
+
 Settings = VoxelsConfig | DensityConfig
 
 

@@ -10,6 +10,7 @@ import numpy as np
 
 from voxtal.data.layouts import Layout, layout_of
 from voxtal.data.schema import (
+    UNREADABLE,
     Settings,
     arrays_sha256,
     encode_text,
@@ -83,7 +84,7 @@ def shard_state(path: Path, block: StructureSet, settings: Settings, published: 
             if attributes["inputs_sha256"] != inputs_sha256(block):
                 return "its structures are others"
             intact = published is not None or attributes["content_sha256"] == arrays_sha256(read_arrays(file))
-    except (OSError, KeyError, ValueError, RuntimeError):
+    except UNREADABLE:
         return ABSENT
     return WHOLE if intact else ABSENT
 

@@ -6,9 +6,9 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from voxtal.data.layouts import layout_of
-from voxtal.data.schema import INDEX_NAME, Settings, shard_path
+from voxtal.data.schema import INDEX_NAME, UNREADABLE, Settings, shard_path
 from voxtal.data.shards import summarize_shard
-from voxtal.data.voxelize import UNREADABLE, index_arrays, published_checksums, write_index
+from voxtal.data.voxelize import index_arrays, published_checksums, write_index
 from voxtal.errors import UserError
 from voxtal.parallel.communicator import Communicator, on_root
 from voxtal.parallel.tasks import gathered

@@ -13,7 +13,7 @@ import h5py
 import numpy as np
 
 from voxtal.data.layouts import layout_of
-from voxtal.data.schema import INDEX_NAME, Settings, encode_text, settings_json, shard_path
+from voxtal.data.schema import INDEX_NAME, UNREADABLE, Settings, encode_text, settings_json, shard_path
 from voxtal.data.shards import (
     ABSENT,
     WHOLE,
@@ -226,10 +226,6 @@ def _publish(job: _Job, summaries: list[ShardSummary], rows_made: int, seconds: 
         rows_made=rows_made,
         seconds=seconds,
     )
-
-
-UNREADABLE = (OSError, KeyError, RuntimeError, ValueError)
-"""What HDF5 raises for a file that is missing or damaged."""
 
 
 def published_checksums(path: Path) -> list[str]:
