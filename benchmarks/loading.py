@@ -32,7 +32,7 @@ from voxtal.data.batches import densify
 from voxtal.data.dataset import DensityDataset, SparseBatch, VoxelDataset
 from voxtal.data.voxelize import voxelize
 from voxtal.parallel.communicator import SerialCommunicator
-from voxtal.representations.density import DensityGrid, render_density
+from voxtal.representations.density import DensityGrid, render_density, render_species
 from voxtal.representations.ionic_radii import ionic_radii
 from voxtal.representations.lattice import LatticeGrid, encode_lattices
 from voxtal.representations.sites import SitesGrid, encode_sites
@@ -92,15 +92,26 @@ def density_atoms(dataset: DensityDataset, rows: np.ndarray) -> list[tuple[np.nd
     return [(*shard.of("atoms", i, "numbers", "frac_coords"), shard["cells"][i]) for shard, i in located]
 
 
+def read_density(dataset: DensityDataset, rows: np.ndarray, device: str) -> Tensor:
+    """Density and species maps."""
+    maps = dataset.maps(rows)
+    torch.from_numpy(maps.species).to(device)
+    return torch.from_numpy(maps.density[:, None]).to(device)
+
+
 def regenerated_density(dataset: DensityDataset, rows: np.ndarray, grid: DensityGrid, device: str) -> Tensor:
-    maps = [
-        render_density(numbers, ionic_radii(numbers), frac.astype(np.float64), cell.astype(np.float64), grid)
-        for numbers, frac, cell in density_atoms(dataset, rows)
-    ]
-    return torch.from_numpy(np.stack(maps)[:, None]).to(device)
+    """Density and species maps."""
+    density, species = [], []
+    for numbers, frac, cell in density_atoms(dataset, rows):
+        sites = numbers, ionic_radii(numbers), frac.astype(np.float64), cell.astype(np.float64), grid
+        density.append(render_density(*sites))
+        species.append(render_species(*sites))
+    torch.from_numpy(np.stack(species)).to(device)
+    return torch.from_numpy(np.stack(density)[:, None]).to(device)
 
 
 def density_on_device(dataset: DensityDataset, rows: np.ndarray, grid: DensityGrid, device: str) -> Tensor:
+    """Density maps alone; the species maps would come on top."""
     parts = density_atoms(dataset, rows)
     counts = [len(numbers) for numbers, _, _ in parts]
     owner = torch.repeat_interleave(torch.arange(len(parts)), torch.tensor(counts)).to(device)
@@ -235,9 +246,9 @@ def _lattice_ways(dataset: VoxelDataset, settings: VoxelsConfig, device: str) ->
 def _density_ways(dataset: DensityDataset, device: str) -> dict[str, Load]:
     grid = DensityGrid.of(dataset.settings)
     return {
-        "read": lambda rows: torch.from_numpy(dataset.maps(rows).density[:, None]).to(device),
+        "read": lambda rows: read_density(dataset, rows, device),
         "regenerate on the CPU": lambda rows: regenerated_density(dataset, rows, grid, device),
-        "regenerate on the device": lambda rows: density_on_device(dataset, rows, grid, device),
+        "regenerate M alone on the device": lambda rows: density_on_device(dataset, rows, grid, device),
     }
 
 

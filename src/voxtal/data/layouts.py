@@ -58,7 +58,7 @@ def layout_of(settings: Settings) -> Layout:
     return DENSITY if isinstance(settings, DensityConfig) else SITES
 
 
-STRUCTURES_AT_ONCE = 256
+STRUCTURES_AT_ONCE = 192
 """Structures whose voxels are held as they are computed, in eight bytes where two are stored."""
 
 

@@ -80,7 +80,7 @@ LEVEL_TYPE = np.dtype("<u2")
 MAX_LEVEL = 65535
 
 UNREADABLE = (OSError, KeyError, RuntimeError, ValueError, TypeError, AttributeError)
-"""What reading a missing or damaged HDF5 file raises: a flipped bit may also change the type or shape of what is read."""
+"""What reading a missing or damaged HDF5 file raises: a flipped bit may change even the type of what is read."""
 
 Settings = VoxelsConfig | DensityConfig
 

@@ -99,12 +99,11 @@ class DecodedDensity:
 
 @dataclass(frozen=True)
 class _Sites:
-    """Sites in the box of a lower triangular cell (3, 3): atomic numbers (n,), fractional coordinates (n, 3)."""
+    """Sites that are to explain ``maps``: atomic numbers (n,), fractional coordinates (n, 3) in the box."""
 
     numbers: np.ndarray
     frac: np.ndarray
-    cell: np.ndarray
-    grid: DensityGrid
+    maps: _Maps
 
     def __len__(self) -> int:
         return len(self.numbers)
@@ -115,11 +114,19 @@ class _Sites:
 
     @cached_property
     def density(self) -> np.ndarray:
-        return render_density(self.numbers, self.radii, self.frac, self.cell, self.grid)
+        return render_density(self.numbers, self.radii, self.frac, self.maps.cell, self.maps.grid)
 
     @cached_property
     def species(self) -> np.ndarray:
-        return render_species(self.numbers, self.radii, self.frac, self.cell, self.grid)
+        return render_species(self.numbers, self.radii, self.frac, self.maps.cell, self.maps.grid)
+
+    @cached_property
+    def residual(self) -> float:
+        return float(np.abs(self.density - self.maps.density).max()) / self.maps.maximum
+
+    @cached_property
+    def mislabelled(self) -> float:
+        return float(np.mean(self.species != self.maps.species))
 
     @property
     def inside(self) -> np.ndarray:
@@ -215,14 +222,12 @@ class _Maps:
         )
 
     def sites(self, numbers: np.ndarray, frac: np.ndarray) -> _Sites:
-        return _Sites(numbers, frac, self.cell, self.grid)
+        return _Sites(numbers, frac, self)
 
     def decoded(self, sites: _Sites, cell: np.ndarray) -> DecodedDensity:
         frac = sites.frac - np.floor(sites.frac)
         frac = np.where(frac < 1, frac, 0.0)
-        return DecodedDensity(
-            sites.numbers, frac, np.array(cell, np.float64), self.residual(sites), self.mislabelled(sites)
-        )
+        return DecodedDensity(sites.numbers, frac, np.array(cell, np.float64), sites.residual, sites.mislabelled)
 
     def fitted(self, sites: _Sites, points: int = MANY) -> _Sites | None:
         """The sites where they fit the density best; none where there are none or too many."""
@@ -315,15 +320,9 @@ class _Maps:
         return (
             sites is not None
             and bool(sites.inside.all())
-            and self.residual(sites) < CERTAIN
-            and self.mislabelled(sites) < CERTAIN_LABELS
+            and sites.residual < CERTAIN
+            and sites.mislabelled < CERTAIN_LABELS
         )
-
-    def residual(self, sites: _Sites) -> float:
-        return float(np.abs(sites.density - self.density).max()) / self.maximum
-
-    def mislabelled(self, sites: _Sites) -> float:
-        return float(np.mean(sites.species != self.species))
 
     def cost(self, sites: _Sites | None) -> float:
         """Negative log-likelihood of both maps, nats: noise of unknown size, labels wrong at an unknown rate."""
@@ -332,7 +331,7 @@ class _Maps:
             left, wrong, count = self.density, float(np.mean(self.species != 0)), 0
         else:
             left, count = self.density - sites.density, len(sites)
-            wrong = self.mislabelled(sites)
+            wrong = sites.mislabelled
         noise = np.sqrt(np.mean(np.square(left, dtype=np.float64))) / self.maximum + _FLOOR
         share = min(max(wrong, 0.5 / n), 1 - 0.5 / n)
         labels = -share * np.log(share) - (1 - share) * np.log(1 - share)
