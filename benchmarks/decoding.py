@@ -4,7 +4,8 @@
 
 Evenly spaced structures of every file are encoded (no network), their dense float32 images disturbed, and decoded in
 every way. Noise: Gaussian, on every voxel, clipped below at 0 as a sigmoid would. Step: 1 above 0.5, else 0, what
-the published loss drives a network to. Columns, each of all structures unless said otherwise:
+the published loss drives a network to. Half: rounded to half precision, as shards store them. Columns, each of all
+structures unless said otherwise:
 
 strict, CDVAE    reproduced, by the two matchers (another composition than the original's is no match)
 counts           images with as many atoms as there are
@@ -40,7 +41,7 @@ from voxtal.representations.voxels import dense, encode_structure
 from voxtal.structures.matching import CDVAE, STRICT, Matcher
 from voxtal.structures.structure_set import StructureSet
 
-NOISES: tuple[float | str, ...] = (0.0, 0.01, 0.05, 0.1, "step")
+NOISES: tuple[float | str, ...] = (0.0, "half", 0.01, 0.05, 0.1, "step")
 THRESHOLD = 0.3
 
 
@@ -156,6 +157,8 @@ class Sample:
         rng = np.random.default_rng(seed)
 
         def disturb(image: np.ndarray) -> np.ndarray:
+            if noise == "half":
+                return image.astype(np.float16).astype(np.float32)
             if noise == "step":
                 return (image > 0.5).astype(np.float32)
             scatter = rng.standard_normal(image.shape, dtype=np.float32) * np.float32(noise)
