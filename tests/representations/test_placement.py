@@ -75,7 +75,7 @@ def test_compact_fits_the_box_where_paper_does_not(real_structures):
     outside = {
         placement: sum(
             outside_box(place(frac, cell, BOX, placement)[0], BOX, margin=BOX / 64).any()
-                for _, frac, cell in real_structures
+            for _, frac, cell in real_structures
         )
         for placement in ("paper", "compact")
     }
