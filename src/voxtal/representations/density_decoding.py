@@ -18,7 +18,7 @@ from voxtal.representations.density import (
     render_density,
     render_species,
 )
-from voxtal.representations.density_fit import fit_sites
+from voxtal.representations.density_fit import FEW, MANY, WIDE, Neighbourhood, fit_sites
 from voxtal.representations.density_seeds import ball_sites, component_sites
 from voxtal.representations.ionic_radii import ionic_radii
 from voxtal.representations.placement import cell_from_metric
@@ -56,9 +56,6 @@ SURE_NOISES = 6.0
 
 NATS_PER_SITE = 12.0
 """What a site has to gain in log-likelihood to be worth its three coordinates and its element."""
-
-FEW, MANY = 1, 2
-"""Voxels about a site, as :func:`~voxtal.representations.density_fit.fit_sites` counts them."""
 
 _WEAK = 0.4
 """Free heights below which a site is doubtful."""
@@ -165,7 +162,7 @@ def decode_density(density: np.ndarray, species: np.ndarray, cell: np.ndarray, g
     """
     maps = _Maps.of(density, species, cell, grid)
     found = [maps.fitted(maps.sites(*component_sites(maps.species, grid)), FEW)]
-    if maps.noise < NOISY and not maps.certain(found[-1]):
+    if not maps.certain(found[-1]) and maps.noise < NOISY:
         for threshold in BALL_THRESHOLDS:
             found.append(maps.settled(maps.sites(*ball_sites(maps.species, maps.cell, grid, threshold))))
             if maps.certain(found[-1]):
@@ -196,7 +193,11 @@ class _Maps:
     cell: np.ndarray
     grid: DensityGrid
     maximum: float
-    noise: float
+
+    @cached_property
+    def noise(self) -> float:
+        """In shares of the maximum."""
+        return noise_of(self.density) / self.maximum
 
     @classmethod
     def of(cls, density: np.ndarray, species: np.ndarray, cell: np.ndarray, grid: DensityGrid) -> _Maps:
@@ -218,7 +219,6 @@ class _Maps:
             triangular,
             grid,
             maximum,
-            noise_of(density) / maximum,
         )
 
     def sites(self, numbers: np.ndarray, frac: np.ndarray) -> _Sites:
@@ -229,17 +229,17 @@ class _Maps:
         frac = np.where(frac < 1, frac, 0.0)
         return DecodedDensity(sites.numbers, frac, np.array(cell, np.float64), sites.residual, sites.mislabelled)
 
-    def fitted(self, sites: _Sites, points: int = MANY) -> _Sites | None:
+    def fitted(self, sites: _Sites, around: Neighbourhood = WIDE) -> _Sites | None:
         """The sites where they fit the density best; none where there are none or too many."""
         if not 0 < len(sites) <= MAX_ATOMS:
             return None
-        return sites.at(self._fit(sites, points)[0])
+        return sites.at(self._fit(sites, around)[0])
 
     def _fit(
-        self, sites: _Sites, points: int, free_heights: bool = False, stiffness: float = 0.0
+        self, sites: _Sites, around: Neighbourhood, free_heights: bool = False, stiffness: float = 0.0
     ) -> tuple[np.ndarray, np.ndarray]:
         given = sites.numbers, sites.radii, sites.frac, self.cell, self.grid
-        return fit_sites(self.density, *given, points, free_heights, stiffness)
+        return fit_sites(self.density, *given, around, free_heights, stiffness)
 
     def settled(self, seeds: _Sites) -> _Sites | None:
         """Fit, and add and drop sites while both maps become more likely."""
@@ -264,7 +264,7 @@ class _Maps:
         if sites.inside.any() and not sites.inside.all():
             yield seeds.only(sites.inside)
             yield sites.only(sites.inside)
-        frac, heights = self._fit(seeds, MANY, True)
+        frac, heights = self._fit(seeds, WIDE, True)
         weak = heights < _WEAK
         if weak.any() and not weak.all():
             yield seeds.at(frac).only(~weak)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 
 from voxtal.representations.density import DensityGrid, amplitudes
@@ -10,19 +12,43 @@ MAX_STEPS = 40
 FINAL_STEP_ANGSTROM = 1e-4
 """The fit converges quadratically on clean maps: after a step as short as this it is done."""
 
-_REACH_RADII = {1: 1.0, 2: 1.6, 4: 1.6}
-"""How far the compared voxels reach; those beyond add little to what is known of a Gaussian's position."""
+
+@dataclass(frozen=True)
+class Neighbourhood:
+    """Voxels about a site that are compared: ``steps`` (m, 3) in units of which ``half`` reach ``radii`` ionic radii.
+
+    Voxels beyond add little to what is known of a Gaussian's position.
+    """
+
+    radii: float
+    half: int
+    steps: np.ndarray
+
+
+def _block(half: int) -> np.ndarray:
+    return np.stack(np.meshgrid(*[np.arange(-half, half + 1)] * 3, indexing="ij"), axis=-1).reshape(-1, 3)
+
+
+def _sparse_block() -> np.ndarray:
+    """The middle, its six neighbours, and the 26 points two steps off."""
+    block = _block(2)
+    return block[(block % 2 == 0).all(axis=1) | (np.abs(block).sum(axis=1) == 1)]
+
+
+FEW = Neighbourhood(1.0, 1, _block(1))
+"""All that a clean map needs when the sites are nearly right."""
+
+WIDE = Neighbourhood(1.6, 2, _sparse_block())
+"""Draws sites in from farther away."""
+
+MANY = Neighbourhood(1.6, 2, _block(2))
+"""Averages noise out."""
 
 _LONGEST_STEP_RADII = 0.1
 """Longer steps carry hydrogen to the wrong side of its oxygen."""
 
 _LEAST_GAIN = 1e-2
 """A fit of the right sites gains factors with each step; one that gains less has too few sites or too many."""
-
-_BLOCKS = {
-    points: np.stack(np.meshgrid(*[np.arange(-points, points + 1)] * 3, indexing="ij"), axis=-1).reshape(-1, 3)
-    for points in (1, 2, 4)
-}
 
 
 def fit_sites(
@@ -32,7 +58,7 @@ def fit_sites(
     sites: np.ndarray,
     cell: np.ndarray,
     grid: DensityGrid,
-    points: int,
+    around: Neighbourhood,
     free_heights: bool = False,
     stiffness: float = 0.0,
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -42,9 +68,8 @@ def fit_sites(
     ----------
     sites
         (n, 3) fractional coordinates in the box of a lower triangular ``cell``.
-    points
-        (2 points + 1)^3 voxels about each site are compared: 1 is all that a clean map needs when the sites are nearly
-        right, 2 draws sites in from farther away, 4 averages noise out.
+    around
+        Which voxels are compared.
     free_heights
         Let the heights vary too: sites where there is no atom sink to 0.
     stiffness
@@ -55,7 +80,7 @@ def fit_sites(
     tuple
         Sites (n, 3) and heights (n,), of which 1 is the element's own.
     """
-    voxels = _voxels_around(sites, radii, cell, grid, points)
+    voxels = _voxels_around(sites, radii, cell, grid, around)
     observed = density[tuple(voxels.T)].astype(np.float64)
     where = grid.fractional(voxels) @ cell
     full = amplitudes(numbers, radii)
@@ -98,12 +123,12 @@ def fit_sites(
 
 
 def _voxels_around(
-    sites: np.ndarray, radii: np.ndarray, cell: np.ndarray, grid: DensityGrid, points: int
+    sites: np.ndarray, radii: np.ndarray, cell: np.ndarray, grid: DensityGrid, around: Neighbourhood
 ) -> np.ndarray:
     """(m, 3) voxels about each site, as far apart as its radius and the cell allow."""
     heights = np.linalg.norm(np.linalg.inv(cell), axis=0)
-    strides = np.rint(_REACH_RADII[points] * radii[:, None] * heights / grid.step / points).clip(1)
-    voxels = np.rint(grid.index(sites))[:, None] + strides[:, None] * _BLOCKS[points]
+    strides = np.rint(around.radii * radii[:, None] * heights / grid.step / around.half).clip(1)
+    voxels = np.rint(grid.index(sites))[:, None] + strides[:, None] * around.steps
     voxels = voxels.reshape(-1, 3).astype(np.int64)
     return voxels[((voxels >= 0) & (voxels < grid.size)).all(axis=1)]
 
