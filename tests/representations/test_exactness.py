@@ -56,7 +56,7 @@ def standing_as_listed(frac_coords, cell, box):
 @pytest.mark.parametrize("source", ["real_structures", "random_structures"])
 def test_voxels_equal_the_published_definition(request, source, settings):
     """Networks would be trained on other images than the published ones; skewed cells and wrapping atoms go first."""
-    structures = request.getfixturevalue(source)[::2][:110]
+    structures = request.getfixturevalue(source)[:250]
     counts = [len(numbers) for numbers, _, _ in structures]
     block = encode_block(
         offsets_of(np.array(counts)),
