@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import gzip
 import itertools
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -41,3 +42,24 @@ def _random_structure(random: np.random.Generator) -> Arrays:
     cell = standard_cell(random.uniform(3.0, 9.0, 3), random.uniform(65, 110, 3))
     turned = np.linalg.qr(random.normal(size=(3, 3)))[0]
     return random.integers(1, 5, n).astype(np.uint8), random.uniform(-1, 2, (n, 3)), cell @ turned
+
+
+@pytest.fixture(scope="session")
+def random_cells() -> Callable[..., Iterator[np.ndarray]]:
+    """``random_cells(n, seed)``: n cells of any shape that is not too flat."""
+    return _random_cells
+
+
+def _random_cells(
+    n: int, seed: int, shortest: float = 2.2, longest: float = 10.0, angles: tuple[float, float] = (60, 120)
+) -> Iterator[np.ndarray]:
+    random = np.random.default_rng(seed)
+    while n:
+        lengths, degrees = random.uniform(shortest, longest, 3), random.uniform(*angles, 3)
+        try:
+            cell = standard_cell(lengths, degrees)
+        except np.linalg.LinAlgError:
+            continue
+        if np.linalg.det(cell) > 0.3 * lengths.prod():
+            n -= 1
+            yield cell

@@ -36,7 +36,7 @@ def with_noise(maps, noise, seed):
     species = maps.species.copy()
     moved = np.searchsorted(labels, species[wrong]) + random.integers(1, len(labels), wrong.sum())
     species[wrong] = labels[moved % len(labels)]
-    return DensityMaps(density.astype(np.float32), species, maps.cell)
+    return DensityMaps(density.astype(np.float32), species, maps.cell, maps.sites)
 
 
 def test_clean_maps_of_real_structures_decode_exactly(real_structures):

@@ -32,21 +32,8 @@ def render(cell, grid):
     return dense(*encode_lattice(cell, grid), grid.size)
 
 
-def random_cells(n, seed, shortest=2.2, longest=10.0, angles=(60, 120)):
-    random = np.random.default_rng(seed)
-    while n:
-        lengths, degrees = random.uniform(shortest, longest, 3), random.uniform(*angles, 3)
-        try:
-            cell = standard_cell(lengths, degrees)
-        except np.linalg.LinAlgError:
-            continue
-        if np.linalg.det(cell) > 0.3 * lengths.prod():
-            n -= 1
-            yield cell
-
-
 @pytest.mark.parametrize("size", [8, 16])
-def test_encoding_equals_the_definition(size):
+def test_encoding_equals_the_definition(size, random_cells):
     """Voxels would differ from the published ones."""
     grid = LatticeGrid(size, 0.8, 0.02)
     for cell in random_cells(20, seed=0):

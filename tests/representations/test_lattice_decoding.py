@@ -22,19 +22,6 @@ def render(cell, grid):
     return dense(*encode_lattice(cell, grid), grid.size)
 
 
-def random_cells(n, seed, shortest=2.2, longest=10.0, angles=(60, 120)):
-    random = np.random.default_rng(seed)
-    while n:
-        lengths, degrees = random.uniform(shortest, longest, 3), random.uniform(*angles, 3)
-        try:
-            cell = standard_cell(lengths, degrees)
-        except np.linalg.LinAlgError:
-            continue
-        if np.linalg.det(cell) > 0.3 * lengths.prod():
-            n -= 1
-            yield cell
-
-
 def differences(found, expected):
     """Largest relative difference of an edge, and of an angle in degrees."""
     (lengths, angles), (true_lengths, true_angles) = cell_parameters(found), cell_parameters(expected)
@@ -42,7 +29,7 @@ def differences(found, expected):
 
 
 @pytest.mark.parametrize("grid", [NARROW, PAPER, LAPTOP])
-def test_clean_images_decode_exactly(grid):
+def test_clean_images_decode_exactly(grid, random_cells):
     """Every cell from 2.2 to 10 angstrom must come back, or reproduction is lost before any network."""
     for cell in random_cells(100, seed=1):
         assert np.abs(decode_lattice(render(cell, grid), grid) - cell).max() < 1e-5
@@ -77,7 +64,7 @@ def test_skewed_cells_decode_exactly():
         (PAPER, 0.05, 0.12, 10.0),
     ],
 )
-def test_noisy_images_decode_nearly(grid, noise, relative, degrees):
+def test_noisy_images_decode_nearly(grid, noise, relative, degrees, random_cells):
     """The published decoding fails for three of four cells at a noise of 0.01."""
     random = np.random.default_rng(2)
     for cell in random_cells(100, seed=3):

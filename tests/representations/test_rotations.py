@@ -55,7 +55,8 @@ def test_random_rotations_depend_on_seed_and_structure_alone():
 
 def test_torch_turns_alike():
     """Batches are turned on the device, by permute and flip."""
-    torch = pytest.importorskip("torch")
+    import torch
+
     array = np.random.default_rng(2).random((2, 4, 5, 5, 5)).astype(np.float32)
     for rotation in ROTATIONS:
         axes, flips = [2 + axis for axis in rotation.axes], [2 + axis for axis in rotation.flips]

@@ -10,7 +10,7 @@ import numpy as np
 
 from voxtal.config import DensityConfig, VoxelsConfig
 from voxtal.data.schema import LEVEL_TYPE, MAX_LEVEL, VALUE_TYPE, Settings, index_type
-from voxtal.representations.density import DensityGrid, encode_density, placed_sites
+from voxtal.representations.density import DensityGrid, encode_density
 from voxtal.representations.lattice import LatticeGrid
 from voxtal.representations.placement import place_all
 from voxtal.representations.ragged import offsets_of
@@ -153,8 +153,8 @@ def _density_part(numbers: np.ndarray, frac_coords: np.ndarray, cell: np.ndarray
     levels, unit = quantized(maps.density)
     species = maps.species.ravel()
     index = np.flatnonzero(species != 0)
-    sites, _ = placed_sites(frac_coords, cell, grid)
-    return _DensityPart(maps.cell, levels, unit, index.astype(index_type(grid.size)), species[index], numbers, sites)
+    small = index.astype(index_type(grid.size))
+    return _DensityPart(maps.cell, levels, unit, small, species[index], numbers, maps.sites)
 
 
 def quantized(density: np.ndarray) -> tuple[np.ndarray, np.float32]:

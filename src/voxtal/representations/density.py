@@ -84,11 +84,14 @@ class DensityMaps:
     cell
         (3, 3) float64: lattice vectors as rows, angstrom, in the standard orientation; with the geometry
         ``orthogonal`` its edges alone, as a diagonal matrix.
+    sites
+        (n, 3) float64: fractional coordinates in the box, the smallest along each axis 0.
     """
 
     density: np.ndarray
     species: np.ndarray
     cell: np.ndarray
+    sites: np.ndarray
 
 
 def encode_density(numbers: np.ndarray, frac_coords: np.ndarray, cell: np.ndarray, grid: DensityGrid) -> DensityMaps:
@@ -114,6 +117,7 @@ def encode_density(numbers: np.ndarray, frac_coords: np.ndarray, cell: np.ndarra
         density=render_density(np.asarray(numbers), radii, sites, box_cell, grid),
         species=render_species(np.asarray(numbers), radii, sites, box_cell, grid),
         cell=box_cell,
+        sites=sites,
     )
 
 
