@@ -85,7 +85,7 @@ def bytes_needed(folder: Path, density: bool) -> tuple[float, float]:
 
 
 def index_cost(folder: Path, preset: str) -> tuple[int, float, float]:
-    """Structures of an index made of the shards in ``folder`` over and over, seconds to make it, bytes gathered for it."""
+    """Structures of an index over the shards in ``folder`` repeated, seconds to make it, bytes gathered for each."""
     one = [summarize_shard(path, SITES) for path in sorted(folder.glob("shard-*.h5"))]
     rows = sum(len(summary.tables["rows"]) for summary in one)
     many = one * -(-1_000_000 // rows)

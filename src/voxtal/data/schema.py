@@ -58,8 +58,8 @@ and, for sites, ``image_structure`` and ``image_numbers`` of all shards joined (
 =====================  ===================  ==============================================================
 
 Half precision is right to 5e-4 of a voxel's value, which moves a decoded atom by 1e-4 angstrom, and saves a
-third of the file. A density map is stored whole, since 94% to 99% of its voxels are not zero; steps of 1/65535 of its
-maximum are 30 times finer than half precision where the atoms are, and NumPy converts them 10 times faster.
+third of the file. A density map is stored whole, since few of its voxels are zero; steps of 1/65535 of its maximum are
+finer than half precision where the atoms are, and NumPy converts them faster.
 Indices take two bytes where the grid has at most 65,536 points.
 """
 
