@@ -70,7 +70,7 @@ def noisy(maps: DensityMaps, noise: float, seed: int) -> DensityMaps:
     wrong = random.random(species.shape) < noise
     moved = np.searchsorted(labels, species[wrong]) + random.integers(1, len(labels), wrong.sum())
     species[wrong] = labels[moved % len(labels)]
-    return DensityMaps(density, species, maps.cell)
+    return DensityMaps(density, species, maps.cell, maps.sites)
 
 
 def by_watershed(maps: DensityMaps, grid: DensityGrid) -> Sites:

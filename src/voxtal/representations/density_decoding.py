@@ -19,7 +19,7 @@ from voxtal.representations.density import (
     render_species,
 )
 from voxtal.representations.density_fit import FEW, MANY, WIDE, Neighbourhood, fit_sites
-from voxtal.representations.density_seeds import ball_sites, component_sites
+from voxtal.representations.density_seeds import ball_sites, likely_sites
 from voxtal.representations.ionic_radii import ionic_radii
 from voxtal.representations.placement import cell_from_metric
 from voxtal.representations.reasons import Undecodable
@@ -42,8 +42,9 @@ MAX_ATOMS = 64
 MAX_CHANGES = 24
 """Sites that are added or dropped one by one; bounds the time that garbage takes."""
 
-BALL_THRESHOLDS = 0.1, 0.03, 0.25
-"""Shares of a whole ball that an ion has to explain; tried in turn until a result is certain. Noise needs the last."""
+BALL_THRESHOLDS = 0.25, 0.1, 0.03
+"""Shares of a whole ball that an ion has to explain; tried in turn until a result is certain. The first finds what
+there is in nearly all maps, noisy ones too; the others find ions that hide behind others, and some that are none."""
 
 NOISY = 2.5e-3
 """Noise, in shares of the map's maximum, from which on a map is not searched for what explains it exactly."""
@@ -142,9 +143,9 @@ class _Sites:
 def decode_density(density: np.ndarray, species: np.ndarray, cell: np.ndarray, grid: DensityGrid) -> DecodedDensity:
     """The crystal whose maps are nearest to the given ones.
 
-    Connected components of the species map start a fit of all sites to the density map. If that does not explain
-    the density, the sites start from balls of the ions' radii that cover the species map, and may be dropped and
-    added. In noisy maps they are held near the middles of those balls while they are fitted.
+    Connected components of the species map start a fit of all sites to the density map, or, for elements whose
+    ions overlap or are cut, balls of the ions' radii that cover the species map. Sites may be dropped and added. In
+    noisy maps they are held near the middles of those balls while they are fitted.
 
     Parameters
     ----------
@@ -161,14 +162,14 @@ def decode_density(density: np.ndarray, species: np.ndarray, cell: np.ndarray, g
         The maps are not finite, the cell has no volume, or no sites explain them.
     """
     maps = _Maps.of(density, species, cell, grid)
-    found = [maps.fitted(maps.sites(*component_sites(maps.species, grid)), FEW)]
-    if not maps.certain(found[-1]) and maps.noise < NOISY:
-        for threshold in BALL_THRESHOLDS:
-            found.append(maps.settled(maps.sites(*ball_sites(maps.species, maps.cell, grid, threshold))))
-            if maps.certain(found[-1]):
-                break
+    quiet = maps.noise < NOISY
+    found: list[_Sites | None] = []
+    for seeds in maps.seeds():
+        found.append(maps.settled(seeds) if quiet else maps.fitted(seeds, FEW))
+        if maps.certain(found[-1]) or not quiet:
+            break
     if not maps.certain(found[-1]):
-        found.append(maps.held(maps.sites(*ball_sites(maps.species, maps.cell, grid, BALL_THRESHOLDS[-1]))))
+        found.append(maps.held(maps.sites(*ball_sites(maps.species, maps.cell, grid, BALL_THRESHOLDS[0]))))
     best = found[-1] if maps.certain(found[-1]) else min(found, key=maps.cost)
     if best is None:
         raise Undecodable("no atoms explain the density and species maps")
@@ -241,9 +242,18 @@ class _Maps:
         given = sites.numbers, sites.radii, sites.frac, self.cell, self.grid
         return fit_sites(self.density, *given, around, free_heights, stiffness)
 
+    def seeds(self) -> Iterator[_Sites]:
+        """Sites to start from, the likeliest first."""
+        given = self.species, self.cell, self.grid
+        yield self.sites(*likely_sites(*given, BALL_THRESHOLDS[0]))
+        yield from (self.sites(*ball_sites(*given, threshold)) for threshold in BALL_THRESHOLDS)
+
     def settled(self, seeds: _Sites) -> _Sites | None:
         """Fit, and add and drop sites while both maps become more likely."""
         current = self.fitted(seeds, FEW)
+        while current is not None and current.inside.any() and not current.inside.all():
+            seeds = seeds.only(np.arange(len(seeds)) != np.argmax(np.abs(current.frac - 0.5).max(axis=1)))
+            current = self.fitted(seeds, FEW)
         if not self.certain(current):
             current = self.fitted(seeds)
         for _ in range(MAX_CHANGES):
