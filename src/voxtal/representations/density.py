@@ -214,13 +214,13 @@ def _render_skewed(
     heights: np.ndarray, radii: np.ndarray, sites: np.ndarray, cell: np.ndarray, grid: DensityGrid
 ) -> np.ndarray:
     density = np.zeros((grid.size,) * 3, dtype=np.float32)
+    heights_log = np.log(heights).astype(np.float32)
+    lines = _lines_to(sites, cell, grid, 1 / (np.sqrt(2) * radii)).astype(np.float32)
     for i, patch in enumerate(patches(sites, radii * np.sqrt(-2 * np.log(_NEGLIGIBLE)), cell, grid)):
-        x, yz, y2z2 = (
-            part.astype(np.float32) for part in steps_to(sites[i], cell / (np.sqrt(2) * radii[i]), patch, grid)
-        )
+        x, yz, y2z2 = _steps_to(lines[:, i], patch)
         exponent = x[:, None, None] + yz
         exponent *= exponent
-        np.subtract(np.float32(np.log(heights[i])) - y2z2, exponent, out=exponent)
+        np.subtract(heights_log[i] - y2z2, exponent, out=exponent)
         np.maximum(exponent, np.float32(_LOWEST_EXPONENT), out=exponent)
         density[patch] += np.exp(exponent, out=exponent)
     return density
@@ -232,8 +232,9 @@ def render_species(
     """(N, N, N) uint8: S of eq. 2 for sites (n, 3) in the box of a lower triangular ``cell`` (3, 3)."""
     species = np.zeros((grid.size,) * 3, dtype=np.uint8)
     nearest = np.full((grid.size,) * 3, np.inf)
+    lines = _lines_to(sites, cell, grid, np.ones(len(sites)))
     for i, patch in enumerate(patches(sites, radii + TIE_ANGSTROM2, cell, grid)):
-        x, yz, y2z2 = steps_to(sites[i], cell, patch, grid)
+        x, yz, y2z2 = _steps_to(lines[:, i], patch)
         squared = x[:, None, None] + yz
         squared *= squared
         squared += y2z2
@@ -259,22 +260,29 @@ def patches(sites: np.ndarray, reach: np.ndarray, cell: np.ndarray, grid: Densit
     ]
 
 
-def steps_to(
-    site: np.ndarray, cell: np.ndarray, patch: Patch, grid: DensityGrid
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Steps from ``site`` (3,) to the voxels of ``patch`` in a lower triangular ``cell``, for the little that repeats.
+def _lines_to(sites: np.ndarray, cell: np.ndarray, grid: DensityGrid, scales: np.ndarray) -> np.ndarray:
+    """(6, n, N): what each axis of a lower triangular ``cell`` adds to the steps from ``sites`` (n, 3) to voxels.
+
+    These are a to x, b to x and y, c to x and y, and the square of c's to z, in units of 1 / ``scales`` (n,).
+    """
+    (ax, _, _), (bx, by, _), (cx, cy, cz) = cell.tolist()
+    i, j, k = ((grid.centres - sites[:, axis, None]) * scales[:, None] for axis in range(3))
+    return np.stack([ax * i, bx * j, by * j, cx * k, cy * k, (cz * k) ** 2])
+
+
+def _steps_to(lines: np.ndarray, patch: Patch) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Steps from a site of :func:`_lines_to` (6, N) to the voxels of ``patch``, for the little that repeats.
 
     Returns
     -------
     tuple
-        X (nx,) and Y (ny, nz) with x = X + Y, and (ny, nz) y^2 + z^2, in units of ``cell``.
+        X (nx,) and Y (ny, nz) with x = X + Y, and (ny, nz) y^2 + z^2.
     """
-    i, j, k = (grid.centres[part] - centre for part, centre in zip(patch, site.tolist(), strict=True))
-    (ax, _, _), (bx, by, _), (cx, cy, cz) = cell.tolist()
-    y = (by * j)[:, None] + cy * k
+    (px, py, pz), (xi, xj, yj, xk, yk, z2) = patch, lines
+    y = yj[py, None] + yk[pz]
     y *= y
-    y += (cz * k) ** 2
-    return ax * i, (bx * j)[:, None] + cx * k, y
+    y += z2[pz]
+    return xi[px], xj[py, None] + xk[pz], y
 
 
 def coordinate_grid(cell: np.ndarray, grid: DensityGrid) -> np.ndarray:

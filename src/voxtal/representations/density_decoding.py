@@ -162,12 +162,15 @@ def decode_density(density: np.ndarray, species: np.ndarray, cell: np.ndarray, g
         The maps are not finite, the cell has no volume, or no sites explain them.
     """
     maps = _Maps.of(density, species, cell, grid)
-    quiet = maps.noise < NOISY
-    found: list[_Sites | None] = []
-    for seeds in maps.seeds():
-        found.append(maps.settled(seeds) if quiet else maps.fitted(seeds, FEW))
-        if maps.certain(found[-1]) or not quiet:
-            break
+    seeds = maps.sites(*likely_sites(maps.species, maps.cell, grid, BALL_THRESHOLDS[0]))
+    found = [maps.fitted(seeds, FEW)]
+    if not maps.certain(found[-1]) and maps.noise < NOISY:
+        found[0] = maps.settled(seeds, found[0])
+        for threshold in BALL_THRESHOLDS:
+            if maps.certain(found[-1]):
+                break
+            seeds = maps.sites(*ball_sites(maps.species, maps.cell, grid, threshold))
+            found.append(maps.settled(seeds, maps.fitted(seeds, FEW)))
     if not maps.certain(found[-1]):
         found.append(maps.held(maps.sites(*ball_sites(maps.species, maps.cell, grid, BALL_THRESHOLDS[0]))))
     best = found[-1] if maps.certain(found[-1]) else min(found, key=maps.cost)
@@ -242,15 +245,8 @@ class _Maps:
         given = sites.numbers, sites.radii, sites.frac, self.cell, self.grid
         return fit_sites(self.density, *given, around, free_heights, stiffness)
 
-    def seeds(self) -> Iterator[_Sites]:
-        """Sites to start from, the likeliest first."""
-        given = self.species, self.cell, self.grid
-        yield self.sites(*likely_sites(*given, BALL_THRESHOLDS[0]))
-        yield from (self.sites(*ball_sites(*given, threshold)) for threshold in BALL_THRESHOLDS)
-
-    def settled(self, seeds: _Sites) -> _Sites | None:
-        """Fit, and add and drop sites while both maps become more likely."""
-        current = self.fitted(seeds, FEW)
+    def settled(self, seeds: _Sites, current: _Sites | None) -> _Sites | None:
+        """Fit on from ``current``, and drop and add sites while both maps become more likely."""
         while current is not None and current.inside.any() and not current.inside.all():
             seeds = seeds.only(np.arange(len(seeds)) != np.argmax(np.abs(current.frac - 0.5).max(axis=1)))
             current = self.fitted(seeds, FEW)
