@@ -18,6 +18,7 @@ import torch
 from voxtal.cli.common import open_run, print_table, progress
 from voxtal.config import Config
 from voxtal.data.graphs import GraphSet
+from voxtal.parallel.data_parallel import DataParallel
 from voxtal.screening.metrics import regression
 from voxtal.structures.structure_set import FORMATION_ENERGY, StructureSet
 from voxtal.training.constraint_task import ConstraintTask
@@ -54,6 +55,7 @@ def predictors(config: Config, graphs: np.ndarray, fractions: np.ndarray, target
             graphs[train],
             targets[train],
             Arithmetic.of(config.train),
+            DataParallel(),
             config.seed,
         )
         for index in range(task.steps):

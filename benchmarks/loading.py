@@ -32,6 +32,7 @@ from voxtal.data.batches import densify
 from voxtal.data.dataset import DensityDataset, SparseBatch, VoxelDataset
 from voxtal.data.voxelize import voxelize
 from voxtal.parallel.communicator import SerialCommunicator
+from voxtal.parallel.data_parallel import DataParallel
 from voxtal.representations.density import DensityGrid, render_density, render_species
 from voxtal.representations.ionic_radii import ionic_radii
 from voxtal.representations.lattice import LatticeGrid, encode_lattices
@@ -176,6 +177,7 @@ def step_rate(kind: str, dataset: VoxelDataset, preset: str, batch: int, device:
         read,
         rows,
         Arithmetic.of(config.train),
+        DataParallel(),
         0,
     )
     rng, seconds = np.random.default_rng(0), []

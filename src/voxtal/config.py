@@ -89,8 +89,12 @@ class GANConfig(ModelConfig):
 
 
 class TrainConfig(_Section):
-    precision: Literal["float32", "bf16"]
+    precision: Literal["auto", "float32", "bf16"]
+    """Of convolutions; ``auto``: bf16 where the device has instructions for it, else float32. A processor without them
+    takes 50 times as long for bf16."""
     device: str = "auto"
+    gradient_compression: Literal["none", "fp16"] = "none"
+    """``fp16``: gradients travel between ranks in half precision."""
     checkpoint_every_steps: int = Field(default=200, ge=1)
     warm_start: bool = True
     """Start a round's autoencoders from the previous round's best ones."""
@@ -180,7 +184,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         },
         "density": {"geometry": "true"},
         "train": {
-            "precision": "bf16",
+            "precision": "auto",
             "lattice_ae": {"width": 16, "latent": 25, "steps": 1500, "batch_size": 32, "learning_rate": 2e-3},
             "sites_ae": {"width": 32, "latent": 200, "steps": 1400, "batch_size": 32, "learning_rate": 3e-3},
             "constraint": {"width": 64, "steps": 800, "batch_size": 64, "learning_rate": 1e-3},
@@ -208,11 +212,21 @@ def load_config(path: Path, overrides: Iterable[str] = ()) -> Config:
         raise UserError(
             f"No configuration at {path}. Work in a run directory that holds {CONFIG_NAME}, or name one with --run DIR."
         )
+    return build_config(read_toml(path), overrides, origin=str(path))
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """The tree of a TOML file.
+
+    Raises
+    ------
+    UserError
+        Not TOML.
+    """
     try:
-        tree = tomllib.loads(path.read_text(encoding="utf-8"))
+        return tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UserError(f"{path} is not valid TOML: {error}") from None
-    return build_config(tree, overrides, origin=str(path))
 
 
 def build_config(tree: Mapping[str, Any], overrides: Iterable[str] = (), origin: str = "configuration") -> Config:
@@ -224,7 +238,7 @@ def build_config(tree: Mapping[str, Any], overrides: Iterable[str] = (), origin:
     try:
         return Config.model_validate(_merge(PRESETS[preset], merged_file))
     except ValidationError as error:
-        raise UserError(_explain(error, origin)) from None
+        raise UserError(explain(error, Config, origin)) from None
 
 
 def write_config(path: Path, tree: Mapping[str, Any]) -> None:
@@ -257,15 +271,16 @@ def _parse_overrides(overrides: Iterable[str]) -> dict[str, Any]:
     return tree
 
 
-def _explain(error: ValidationError, origin: str) -> str:
+def explain(error: ValidationError, root: type[BaseModel], origin: str) -> str:
+    """What is wrong in a file that ``root`` describes, one line a problem, unknown keys with the nearest right one."""
     lines = []
     for problem in error.errors():
         location = [str(part) for part in problem["loc"]]
         dotted = ".".join(location)
         if problem["type"] == "extra_forbidden":
-            known = _keys_at(location[:-1])
+            known = _keys_at(root, location[:-1])
             near = difflib.get_close_matches(location[-1], known, n=1, cutoff=0.5)
-            elsewhere = [k for k in _all_keys() if k.split(".")[-1] == location[-1]]
+            elsewhere = [k for k in _all_keys(root) if k.split(".")[-1] == location[-1]]
             hint = near[0] if near else (elsewhere[0] if elsewhere else None)
             advice = f"did you mean {hint!r}?" if hint else f"known keys here: {', '.join(known)}."
             lines.append(f"{origin}: unknown key {dotted!r}; {advice}")
@@ -274,8 +289,8 @@ def _explain(error: ValidationError, origin: str) -> str:
     return "\n".join(lines)
 
 
-def _model_at(location: list[str]) -> type[BaseModel] | None:
-    model: type[BaseModel] = Config
+def _model_at(root: type[BaseModel], location: list[str]) -> type[BaseModel] | None:
+    model = root
     for part in location:
         field = model.model_fields.get(part)
         if field is None or not (isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel)):
@@ -284,15 +299,15 @@ def _model_at(location: list[str]) -> type[BaseModel] | None:
     return model
 
 
-def _keys_at(location: list[str]) -> list[str]:
-    model = _model_at(location)
+def _keys_at(root: type[BaseModel], location: list[str]) -> list[str]:
+    model = _model_at(root, location)
     return list(model.model_fields) if model else []
 
 
-def _all_keys(location: tuple[str, ...] = ()) -> list[str]:
+def _all_keys(root: type[BaseModel], location: tuple[str, ...] = ()) -> list[str]:
     out = []
-    for key in _keys_at(list(location)):
-        below = _all_keys((*location, key)) if _model_at([*location, key]) else []
+    for key in _keys_at(root, list(location)):
+        below = _all_keys(root, (*location, key)) if _model_at(root, [*location, key]) else []
         out += below or [".".join((*location, key))]
     return out
 

@@ -18,3 +18,7 @@ class Interrupted(BaseException):
     Like KeyboardInterrupt it is no ``Exception``: it arrives wherever the program is, and the many
     ``except Exception`` of libraries (and ours, which record a bad row) must not take it for their own.
     """
+
+
+class RankLost(Exception):
+    """Another rank died or cannot be reached; what was written is whole. Exit code 1."""

@@ -13,6 +13,7 @@ from torch import nn
 from voxtal.config import build_config
 from voxtal.data.dataset import SparseBatch
 from voxtal.models.build import build
+from voxtal.parallel.data_parallel import DataParallel
 from voxtal.representations.crystal_graph import PAPER_ELEMENTS, GraphLayout
 from voxtal.training.autoencoder_task import AutoencoderTask
 from voxtal.training.constraint_task import ConstraintTask
@@ -20,6 +21,7 @@ from voxtal.training.device import Arithmetic
 from voxtal.training.gan_task import GANTask
 
 PAPER = build_config({"preset": "paper"})
+ALONE = DataParallel()
 CPU = Arithmetic(torch.device("cpu"), "float32")
 
 
@@ -141,10 +143,14 @@ def paper_task(name: str) -> Any:
         grid = PAPER.voxels.sites_grid if name == "sites-ae" else PAPER.voxels.lattice_grid
         batch = gaussians(grid, 1)
         sizes = {"grid": grid, "width": size.width, "latent": size.latent}
-        return AutoencoderTask(f"paper-{name}", sizes, size, 10, lambda _rows: batch, np.arange(1), CPU, 0)
+        return AutoencoderTask(
+            f"paper-{name}", sizes, size, 10, lambda _rows: batch, np.arange(1), CPU, DataParallel(), 0
+        )
     if name == "constraint":
-        return ConstraintTask("paper-constraint", train.constraint, graphs(3), np.array([-0.5, 0.1, 0.3]), CPU, 0)
-    return GANTask("paper", train.ccdcgan, graphs(2), build("paper-constraint", side=160), CPU, 0)  # type: ignore[arg-type]
+        return ConstraintTask(
+            "paper-constraint", train.constraint, graphs(3), np.array([-0.5, 0.1, 0.3]), CPU, DataParallel(), 0
+        )
+    return GANTask("paper", train.ccdcgan, graphs(2), build("paper-constraint", side=160), CPU, ALONE, 0)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("name", ["lattice-ae", "sites-ae", "constraint", "ccdcgan"])

@@ -13,6 +13,7 @@ from voxtal.config import build_config
 from voxtal.data.dataset import VoxelDataset
 from voxtal.errors import UserError
 from voxtal.models.build import build, restore
+from voxtal.parallel.data_parallel import DataParallel
 from voxtal.runs import Run
 from voxtal.screening.metrics import regression
 from voxtal.training.autoencoder_task import AutoencoderTask
@@ -37,7 +38,7 @@ def energies_of(graphs: np.ndarray) -> np.ndarray:
 
 def constraint_task(graphs: np.ndarray, targets: np.ndarray, steps: int = 300) -> ConstraintTask:
     config = build_config({"train": {"constraint": {"width": 32, "steps": steps, "learning_rate": 2e-3}}})
-    return ConstraintTask("laptop-constraint", config.train.constraint, graphs, targets, CPU, seed=0)
+    return ConstraintTask("laptop-constraint", config.train.constraint, graphs, targets, CPU, DataParallel(), seed=0)
 
 
 def test_constraint_learns(tmp_path: Path) -> None:
@@ -94,7 +95,7 @@ def gan_task(preset: str = "laptop", weight: float = 0.1, rate: float = 2e-4) ->
     torch.manual_seed(5)
     constraint: Any = build("laptop-constraint", side=SIDE, width=16)
     constraint.set_scale(torch.tensor([-1.0, 1.0]))
-    return GANTask(preset, config, nearly_binary_graphs(64), constraint, CPU, seed=0)
+    return GANTask(preset, config, nearly_binary_graphs(64), constraint, CPU, DataParallel(), seed=0)
 
 
 def take(task: GANTask, steps: int) -> list[dict[str, float]]:
@@ -143,10 +144,14 @@ def test_discriminator_tells_originals_from_generated_ones() -> None:
     generator = [p.clone() for p in task.generator.parameters()]
     for index in range(40):
         torch.manual_seed(index)
-        task._teach_discriminator(task.graphs[:32], task.generator(task._noise(32)).detach())
+        share = task.parallel.split(32)
+        task._teach_discriminator(task.graphs[:32], task.generator(torch.randn(32, task.config.noise)).detach(), share)
     assert all(torch.equal(a, b) for a, b in zip(task.generator.parameters(), generator, strict=True))
     with torch.no_grad():
-        original, generated = task.discriminator(task.graphs), task.discriminator(task.generator(task._noise(64)))
+        original, generated = (
+            task.discriminator(task.graphs),
+            task.discriminator(task.generator(torch.randn(64, task.config.noise))),
+        )
     assert original.mean() < generated.mean()
 
 
@@ -173,7 +178,7 @@ def test_autoencoder_learns_images(kind: str, trained_run: Run) -> None:
     size = (config.train.sites_ae if kind == "sites" else config.train.lattice_ae).model_copy(update={"batch_size": 4})
     grid = config.voxels.sites_grid if kind == "sites" else config.voxels.lattice_grid
     sizes = {"grid": grid, "width": size.width, "latent": size.latent}
-    task = AutoencoderTask(f"laptop-{kind}-ae", sizes, size, 60, read, np.arange(4), CPU, 0)
+    task = AutoencoderTask(f"laptop-{kind}-ae", sizes, size, 60, read, np.arange(4), CPU, DataParallel(), 0)
     losses = [task.step(index, np.random.default_rng(index))["loss"] for index in range(60)]
     assert np.mean(losses[-5:]) < 0.5 * np.mean(losses[:5])
     assert all(torch.equal(value, task.network.state_dict()[name]) for name, value in task.export()["weights"].items())

@@ -16,6 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from voxtal.errors import Interrupted, UserError
+from voxtal.parallel.data_parallel import DataParallel
 from voxtal.training.checkpoint import load_checkpoint
 from voxtal.training.trainer import batch_rows, cosine_rate, is_trained, train
 
@@ -30,7 +31,7 @@ class LineTask:
         self.network = torch.nn.Linear(1, 1)
         self.modules = {"network": self.network}
         self.optimizers = {"network": torch.optim.Adam(self.network.parameters(), lr=0.05)}
-        self.steps = steps
+        self.steps, self.parallel = steps, DataParallel()
         self.done: list[int] = []
         self.scores = scores
 

@@ -12,8 +12,8 @@ from typing import Any, NoReturn
 import typer
 
 from voxtal.cli.common import run_command
-from voxtal.errors import EXIT_FAILED, EXIT_RESUMABLE, EXIT_USAGE, Interrupted, UserError
-from voxtal.parallel.communicator import Communicator, end_with_launcher, launcher_rank, report_crash
+from voxtal.errors import EXIT_FAILED, EXIT_RESUMABLE, EXIT_USAGE, Interrupted, RankLost, UserError
+from voxtal.parallel.communicator import Ranks, end_with_launcher, launcher_rank, report_crash, tell
 
 
 def enter(app: Callable[[], object]) -> NoReturn:
@@ -35,7 +35,7 @@ def enter(app: Callable[[], object]) -> NoReturn:
 
 
 @contextmanager
-def together(communicator: Communicator) -> Iterator[None]:
+def together(communicator: Ranks) -> Iterator[None]:
     """Errors that every rank has are told by rank 0; one that the others cannot know of ends them."""
     try:
         yield
@@ -45,6 +45,9 @@ def together(communicator: Communicator) -> Iterator[None]:
         if communicator.rank == 0:
             raise
         raise typer.Exit(_exit_code(error)) from None
+    except RankLost as error:
+        tell(f"voxtal: {error}")
+        communicator.abort(EXIT_FAILED)
     except Exception:
         if communicator.size == 1:
             raise

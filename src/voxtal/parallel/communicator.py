@@ -22,15 +22,23 @@ from voxtal.parallel.launch import end_with_parent
 T = TypeVar("T")
 
 
-class Communicator(Protocol):
-    """What science code may ask of the processes it runs on."""
+class Ranks(Protocol):
+    """Processes that work together: what :func:`on_root` needs of a communicator, or of a way to train."""
 
     rank: int
     size: int
 
-    def barrier(self) -> None: ...
-
     def bcast(self, value: Any, root: int = 0) -> Any: ...
+
+    def abort(self, code: int) -> None:
+        """End every rank; only for a failure that the others cannot know of."""
+        ...
+
+
+class Communicator(Ranks, Protocol):
+    """What science code may ask of the processes it runs on."""
+
+    def barrier(self) -> None: ...
 
     def gather(self, value: Any, root: int = 0) -> list[Any] | None: ...
 
@@ -39,10 +47,6 @@ class Communicator(Protocol):
 
         Collective. A rank that closes it early (``contextlib.closing``) ends it for all, each after its task.
         """
-        ...
-
-    def abort(self, code: int) -> None:
-        """End every rank; only for a failure that the others cannot know of."""
         ...
 
 
@@ -75,6 +79,10 @@ class MPICommunicator:
         # Open MPI's UCX one-sided component complains on every rank where there is no such network; a counter
         # needs none of its speed.
         os.environ.setdefault("OMPI_MCA_osc", "^ucx")
+        import mpi4py
+
+        # With the default, "multiple", Open MPI 4 has no one-sided communication between nodes on plain Ethernet.
+        mpi4py.rc.thread_level = "serialized"
         from mpi4py import MPI
 
         self._mpi = MPI
@@ -123,7 +131,7 @@ class MPICommunicator:
         self._world.Abort(code)
 
 
-def on_root(communicator: Communicator, action: Callable[[], T]) -> T:
+def on_root(communicator: Ranks, action: Callable[[], T]) -> T:
     """What ``action`` returns on rank 0, on every rank; what it raises there is raised on every rank."""
     value: Any = None
     error: Exception | Interrupted | None = None
@@ -148,7 +156,8 @@ def agree(communicator: Communicator, error: Exception | Interrupted | None) -> 
 
 
 _LAUNCHER_VARIABLES = ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "PMIX_RANK", "SLURM_STEP_NUM_TASKS")
-_RANK_VARIABLES = ("OMPI_COMM_WORLD_RANK", "PMI_RANK", "PMIX_RANK", "SLURM_PROCID")
+_TRAINING_LAUNCHER_VARIABLES = ("TORCHELASTIC_RUN_ID", "HOROVOD_RANK")
+_RANK_VARIABLES = ("HOROVOD_RANK", "OMPI_COMM_WORLD_RANK", "PMI_RANK", "PMIX_RANK", "SLURM_PROCID")
 
 
 def world() -> Communicator:
@@ -182,7 +191,8 @@ def end_with_launcher() -> None:
 
     It would run on for seconds, or alone, and hold the folders that the next run wants. Files are whole at any instant.
     """
-    if sys.platform != "linux" or not any(name in os.environ for name in _LAUNCHER_VARIABLES):
+    launchers = _LAUNCHER_VARIABLES + _TRAINING_LAUNCHER_VARIABLES
+    if sys.platform != "linux" or not any(name in os.environ for name in launchers):
         return
     end_with_parent(signal.SIGKILL)
     if os.getppid() == 1 and Path("/proc/1/comm").read_text().strip() not in _LAUNCHERS:
@@ -194,11 +204,17 @@ _LAUNCHERS = ("mpirun", "mpiexec", "prterun", "prted", "orted", "orterun", "slur
 
 def launcher_rank() -> int:
     """This process's rank as its launcher says, 0 without one. For messages before MPI is there."""
-    return next((int(os.environ[name]) for name in _RANK_VARIABLES if name in os.environ), 0)
+    names = ("RANK",) if "TORCHELASTIC_RUN_ID" in os.environ else _RANK_VARIABLES
+    return next((int(os.environ[name]) for name in names if name in os.environ), 0)
 
 
-def report_crash(communicator: Communicator) -> None:
+def report_crash(communicator: Ranks) -> None:
     """Print the current exception with the rank that it happened on."""
+    tell(f"rank {communicator.rank} of {communicator.size} failed:\n{traceback.format_exc()}")
+
+
+def tell(message: str) -> None:
+    """Print to the process's own stderr, from any rank."""
     stream = sys.__stderr__ or sys.stderr
-    stream.write(f"rank {communicator.rank} of {communicator.size} failed:\n{traceback.format_exc()}")
+    stream.write(message.rstrip() + "\n")
     stream.flush()

@@ -14,9 +14,10 @@ from voxtal.data.batches import densify
 from voxtal.data.dataset import SparseBatch
 from voxtal.models.autoencoder import VoxelAutoencoder
 from voxtal.models.build import build, record
+from voxtal.parallel.data_parallel import DataParallel, Share
 from voxtal.training.device import Arithmetic
 from voxtal.training.losses import squared_error, weighted_cross_entropy
-from voxtal.training.trainer import batch_rows, cosine_rate
+from voxtal.training.trainer import batch_rows, cosine_rate, descend
 
 CODE_NOISE = {"laptop-sites-ae": 0.1, "laptop-lattice-ae": 0.02}
 """Standard deviation of the noise on codes in training: decoding then forgives a generator's small errors. Cells are
@@ -45,6 +46,7 @@ class AutoencoderTask:
         read: Callable[[np.ndarray], SparseBatch],
         rows: np.ndarray,
         arithmetic: Arithmetic,
+        parallel: DataParallel,
         seed: int,
         start: Mapping[str, Tensor] | None = None,
     ) -> None:
@@ -60,27 +62,26 @@ class AutoencoderTask:
         self.optimizer = optimizer(self.network.parameters(), lr=config.learning_rate)
         self.modules: Mapping[str, nn.Module] = {"network": self.network}
         self.optimizers: Mapping[str, torch.optim.Optimizer] = {"network": self.optimizer}
-        self.steps = steps
+        self.steps, self.parallel = steps, parallel
         self.config, self.read, self.rows, self.arithmetic, self.seed = config, read, rows, arithmetic, seed
 
     def step(self, index: int, rng: np.random.Generator) -> dict[str, float]:
         chosen = self.rows[batch_rows(len(self.rows), self.config.batch_size, index, self.seed)]
-        images = densify(self.read(chosen), self.arithmetic.device, torch.float32)
+        share = self.parallel.split(len(chosen))
+        images = densify(self.read(share.of(chosen)), self.arithmetic.device, torch.float32)
         if not self.published:
             for group in self.optimizer.param_groups:
                 group["lr"] = cosine_rate(self.config.learning_rate, index, self.steps)
         with self.arithmetic.autocast():
-            loss = self._loss(images)
-        self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        self.optimizer.step()
+            loss = self._loss(images, share)
+        descend(loss, self.optimizer, share)
         return {"loss": float(loss.detach())}
 
-    def _loss(self, images: Tensor) -> Tensor:
+    def _loss(self, images: Tensor, share: Share) -> Tensor:
         if self.published:
             return squared_error(self.network(images), images)
         codes = self.network.encode(images)
-        codes = codes + CODE_NOISE[self.architecture] * torch.randn_like(codes)
+        codes = codes + CODE_NOISE[self.architecture] * share.randn(*codes.shape[1:], device=codes.device)
         return weighted_cross_entropy(self.network.decode_logits(codes), images)
 
     def validate(self) -> None:

@@ -13,8 +13,9 @@ from torch.nn import functional as F
 from voxtal.config import ModelConfig
 from voxtal.models.build import build, record
 from voxtal.models.constraint import Constraint
+from voxtal.parallel.data_parallel import DataParallel
 from voxtal.training.device import Arithmetic
-from voxtal.training.trainer import batch_rows, cosine_rate
+from voxtal.training.trainer import batch_rows, cosine_rate, descend
 
 GRAPH_NOISE = 0.3
 """Standard deviation of the noise on graphs in training (laptop): a few hundred labels are soon known by heart."""
@@ -32,6 +33,7 @@ class ConstraintTask:
         graphs: np.ndarray,
         targets: np.ndarray,
         arithmetic: Arithmetic,
+        parallel: DataParallel,
         seed: int,
     ) -> None:
         self.architecture = architecture
@@ -44,7 +46,7 @@ class ConstraintTask:
         )
         self.modules: Mapping[str, nn.Module] = {"network": self.network}
         self.optimizers: Mapping[str, torch.optim.Optimizer] = {"network": self.optimizer}
-        self.config, self.steps, self.seed = config, config.steps, seed
+        self.config, self.steps, self.seed, self.parallel = config, config.steps, seed, parallel
         order = np.random.default_rng([seed, 2]).permutation(len(graphs))
         n_validation = min(round(_VALIDATION_SHARE * len(graphs)), len(graphs) - 1)
         self.validation, self.training = order[:n_validation], order[n_validation:]
@@ -54,16 +56,15 @@ class ConstraintTask:
 
     def step(self, index: int, rng: np.random.Generator) -> dict[str, float]:
         chosen = self.training[batch_rows(len(self.training), self.config.batch_size, index, self.seed)]
-        graphs, targets = self.graphs[chosen], self.targets[chosen]
+        share = self.parallel.split(len(chosen))
+        graphs, targets = self.graphs[share.of(chosen)], self.targets[share.of(chosen)]
         if not self.published:
-            graphs = graphs + GRAPH_NOISE * torch.randn_like(graphs)
+            graphs = graphs + GRAPH_NOISE * share.randn(*graphs.shape[1:], device=graphs.device)
             for group in self.optimizer.param_groups:
                 group["lr"] = cosine_rate(self.config.learning_rate, index, self.steps)
         scale = self.network.scale
         loss = F.smooth_l1_loss(self.network(graphs) / scale, targets / scale)
-        self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        self.optimizer.step()
+        descend(loss, self.optimizer, share)
         return {"loss": float(loss.detach())}
 
     @torch.no_grad()

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from voxtal.config import GANConfig
 from voxtal.models.build import build, record
 from voxtal.models.constraint import Constraint
+from voxtal.parallel.data_parallel import DataParallel, Share
 from voxtal.training.device import Arithmetic
 from voxtal.training.losses import (
     discriminator_loss,
@@ -20,7 +21,7 @@ from voxtal.training.losses import (
     gradient_penalty,
     relativistic_loss,
 )
-from voxtal.training.trainer import batch_rows
+from voxtal.training.trainer import batch_rows, descend
 
 GRAPH_NOISE = 0.03
 """Standard deviation of the noise on what the discriminator sees (laptop): codes are nearly binary, and without
@@ -45,6 +46,7 @@ class GANTask:
         graphs: np.ndarray,
         constraint: Constraint,
         arithmetic: Arithmetic,
+        parallel: DataParallel,
         seed: int,
     ) -> None:
         side = graphs.shape[-1]
@@ -71,12 +73,17 @@ class GANTask:
         }
         self.graphs = torch.from_numpy(graphs).to(arithmetic.device)
         self.config, self.steps, self.seed, self.device = config, config.steps, seed, arithmetic.device
+        self.parallel = parallel
 
     def step(self, index: int, rng: np.random.Generator) -> dict[str, float]:
-        original = self.graphs[batch_rows(len(self.graphs), self.config.batch_size, index, self.seed)]
-        generated = self.generator(self._noise(len(original)))
-        discriminator = self._teach_discriminator(original, generated.detach())
-        generator, energy = self._teach_generator(original, generated)
+        chosen = batch_rows(len(self.graphs), self.config.batch_size, index, self.seed)
+        share = self.parallel.split(len(chosen))
+        original = self.graphs[share.of(chosen)]
+        generated = self.generator(share.randn(self.config.noise, device=self.device))
+        discriminator = self._teach_discriminator(original, generated.detach(), share)
+        self.discriminator.requires_grad_(False)
+        generator, energy = self._teach_generator(original, generated, share)
+        self.discriminator.requires_grad_(True)
         self._average_weights()
         return {
             "loss": generator,
@@ -85,29 +92,26 @@ class GANTask:
             "formation_energy": energy,
         }
 
-    def _noise(self, batch: int) -> Tensor:
-        return torch.randn(batch, self.config.noise, device=self.device)
-
-    def _teach_discriminator(self, original: Tensor, generated: Tensor) -> float:
+    def _teach_discriminator(self, original: Tensor, generated: Tensor, share: Share) -> float:
         if self.published:
             loss = discriminator_loss(self.discriminator(original), self.discriminator(generated))
         else:
-            logits_original, penalty_original = gradient_penalty(self.discriminator, _blurred(original))
-            logits_generated, penalty_generated = gradient_penalty(self.discriminator, _blurred(generated))
+            logits_original, penalty_original = gradient_penalty(self.discriminator, _blurred(original, share))
+            logits_generated, penalty_generated = gradient_penalty(self.discriminator, _blurred(generated, share))
             loss = relativistic_loss(logits_original, logits_generated)
             loss = loss + PENALTY / 2 * (penalty_original + penalty_generated)
-        _descend(loss, self.discriminator_optimizer)
+        descend(loss, self.discriminator_optimizer, share)
         return float(loss.detach())
 
-    def _teach_generator(self, original: Tensor, generated: Tensor) -> tuple[float, float]:
+    def _teach_generator(self, original: Tensor, generated: Tensor, share: Share) -> tuple[float, float]:
         energy = self.constraint(generated)
         if self.published:
             loss = generator_loss(self.discriminator(generated), energy, self.config.energy_weight)
         else:
-            logits = self.discriminator(_blurred(generated))
-            loss = relativistic_loss(logits, self.discriminator(_blurred(original)).detach())
+            logits = self.discriminator(_blurred(generated, share))
+            loss = relativistic_loss(logits, self.discriminator(_blurred(original, share)).detach())
             loss = loss + self.config.energy_weight * torch.exp(energy).mean()
-        _descend(loss, self.generator_optimizer)
+        descend(loss, self.generator_optimizer, share)
         return float(loss.detach()), float(energy.detach().mean())
 
     @torch.no_grad()
@@ -127,11 +131,5 @@ class GANTask:
         return record(self.architecture, self.sizes, self.average)
 
 
-def _blurred(graphs: Tensor) -> Tensor:
-    return graphs + GRAPH_NOISE * torch.randn_like(graphs)
-
-
-def _descend(loss: Tensor, optimizer: torch.optim.Optimizer) -> None:
-    optimizer.zero_grad(set_to_none=True)
-    loss.backward()
-    optimizer.step()
+def _blurred(graphs: Tensor, share: Share) -> Tensor:
+    return graphs + GRAPH_NOISE * share.randn(*graphs.shape[1:], device=graphs.device)

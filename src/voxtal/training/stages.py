@@ -19,6 +19,8 @@ from voxtal.errors import UserError
 from voxtal.models.autoencoder import VoxelAutoencoder
 from voxtal.models.build import restore
 from voxtal.models.constraint import Constraint
+from voxtal.parallel.communicator import on_root
+from voxtal.parallel.data_parallel import DataParallel
 from voxtal.representations.crystal_graph import PAPER_ELEMENTS, GraphLayout
 from voxtal.runs import RoundPaths, Run, sha256_of
 from voxtal.structures.structure_set import FORMATION_ENERGY, SPLIT, StructureSet
@@ -36,8 +38,10 @@ _ENCODE_BATCH = 64
 Progress = Callable[[str, int], AbstractContextManager[Callable[..., None]]]
 
 
-def train_model(run: Run, paths: RoundPaths, model: str, progress: Progress) -> bool:
-    """Train one model of a round to its end; False where that was done already.
+def train_model(
+    run: Run, paths: RoundPaths, model: str, progress: Progress, parallel: DataParallel | None = None
+) -> bool:
+    """Train one model of a round to its end; False where that was done already. Collective.
 
     Raises
     ------
@@ -55,8 +59,9 @@ def train_model(run: Run, paths: RoundPaths, model: str, progress: Progress) -> 
         "ccdcgan": _gan,
     }[model]
     folder = paths.train(model)
-    task, fingerprint = make(run, paths, model)
-    if is_trained(folder, fingerprint):
+    parallel = parallel or DataParallel()
+    task, fingerprint = make(run, paths, model, parallel)
+    if on_root(parallel, lambda: is_trained(folder, fingerprint)):
         return False
     with progress(f"train {model}", task.steps) as advance:
         train(task, folder, run.config.seed, fingerprint, run.config.train.checkpoint_every_steps, advance)
@@ -109,7 +114,7 @@ def _encode(saved: dict[str, Any], read: Callable, n: int, arithmetic: Arithmeti
     return np.concatenate(codes) if codes else np.empty((0, saved["sizes"]["latent"]), dtype=np.float32)
 
 
-def _autoencoder(run: Run, paths: RoundPaths, model: str) -> tuple[Task, str]:
+def _autoencoder(run: Run, paths: RoundPaths, model: str, parallel: DataParallel) -> tuple[Task, str]:
     config = run.config
     kind = model.removesuffix("-ae")
     size: AutoencoderConfig = config.train.sites_ae if kind == "sites" else config.train.lattice_ae
@@ -134,7 +139,8 @@ def _autoencoder(run: Run, paths: RoundPaths, model: str) -> tuple[Task, str]:
         steps,
         read,
         rows,
-        Arithmetic.of(config.train),
+        Arithmetic.of(config.train, parallel.local_rank),
+        parallel,
         config.seed,
         None if start is None else start["weights"],
     )
@@ -158,7 +164,7 @@ def _previous(
     return saved if same else None
 
 
-def _constraint(run: Run, paths: RoundPaths, model: str) -> tuple[Task, str]:
+def _constraint(run: Run, paths: RoundPaths, model: str, parallel: DataParallel) -> tuple[Task, str]:
     graphs, structures = GraphSet.read(paths.graphs), StructureSet.read(paths.structures)
     targets = structures.properties.get(FORMATION_ENERGY, np.full(len(structures), np.nan))[graphs.rows]
     usable = training_rows(structures, graphs.rows) & np.isfinite(targets)
@@ -172,13 +178,14 @@ def _constraint(run: Run, paths: RoundPaths, model: str) -> tuple[Task, str]:
         config,
         graphs.graphs[usable],
         targets[usable],
-        Arithmetic.of(run.config.train),
+        Arithmetic.of(run.config.train, parallel.local_rank),
+        parallel,
         run.config.seed,
     )
     return task, _fingerprint(run, config, graphs.fingerprint, sha256_of(paths.structures))
 
 
-def _gan(run: Run, paths: RoundPaths, model: str) -> tuple[Task, str]:
+def _gan(run: Run, paths: RoundPaths, model: str, parallel: DataParallel) -> tuple[Task, str]:
     graphs, structures = GraphSet.read(paths.graphs), StructureSet.read(paths.structures)
     constraint_path = paths.train("constraint") / "best.pt"
     constraint: Constraint = restore(load(constraint_path, "voxtal train constraint"))  # type: ignore[assignment]
@@ -188,7 +195,8 @@ def _gan(run: Run, paths: RoundPaths, model: str) -> tuple[Task, str]:
         config,
         graphs.graphs[training_rows(structures, graphs.rows)],
         constraint,
-        Arithmetic.of(run.config.train),
+        Arithmetic.of(run.config.train, parallel.local_rank),
+        parallel,
         run.config.seed,
     )
     return task, _fingerprint(run, config, graphs.fingerprint, sha256_of(constraint_path))

@@ -1,25 +1,28 @@
 """The training loop: steps, metrics, checkpoints, stops and resumption, for any task.
 
 Step ``i`` of a task depends on the seed and ``i`` alone (its batch, noise and dropout), so a run that was
-killed and resumed has the losses of one that was not.
+killed and resumed has the losses of one that was not, and but for the order of sums on any number of ranks.
 """
 
 from __future__ import annotations
 
-import json
-import time
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from voxtal.errors import Interrupted, UserError
 from voxtal.interrupts import deferred_stop
-from voxtal.runs import atomic_path, read_json, write_json
+from voxtal.parallel.communicator import on_root
+from voxtal.parallel.data_parallel import DataParallel, Share
+from voxtal.runs import read_json, write_json
 from voxtal.training.checkpoint import load_checkpoint, save, save_checkpoint
+from voxtal.training.metrics import Metrics
 
 LOG_EVERY_STEPS = 10
 TRAINED = "trained.json"
@@ -31,9 +34,13 @@ class Task(Protocol):
     modules: Mapping[str, nn.Module]
     optimizers: Mapping[str, torch.optim.Optimizer]
     steps: int
+    parallel: DataParallel
 
     def step(self, index: int, rng: np.random.Generator) -> dict[str, float]:
-        """Do step ``index``; every random choice from ``rng`` or torch's global generator. Returns the losses."""
+        """Do this rank's share of step ``index`` and return its losses.
+
+        Every random choice is from ``rng`` or torch's generator, which are the same on all ranks.
+        """
         ...
 
     def validate(self) -> float | None:
@@ -55,6 +62,8 @@ def train(
 ) -> None:
     """Train ``task`` in ``folder``, from its newest checkpoint if there is one, and write ``best.pt``.
 
+    Collective over the ranks of ``task.parallel``; rank 0 reads and writes the files.
+
     Parameters
     ----------
     fingerprint
@@ -65,44 +74,44 @@ def train(
     Raises
     ------
     Interrupted
-        A stop signal came; the step was finished and a checkpoint written.
+        A stop signal came, to any rank; the step was finished and a checkpoint written.
     UserError
         The folder holds a checkpoint of other data or settings.
     """
-    checkpoints, metrics = folder / "checkpoints", folder / "metrics.jsonl"
-    start, best, seconds = _resume(task, folder, fingerprint)
-    _truncate_metrics(metrics, start)
+    parallel = task.parallel
+    parallel.prepare(task.modules.values(), task.optimizers.values())
+    start, best, seconds = _resume(task, on_root(parallel, lambda: _checkpoint(folder, fingerprint)))
     progress(start, "")
-    began = time.monotonic() - seconds
-    with deferred_stop() as stop_signal, open(metrics, "a", buffering=1) as log:
+    with deferred_stop() as stop_signal, _metrics(task, folder, start, seconds) as metrics:
         for index in range(start, task.steps):
             losses = _seeded_step(task, index, seed)
             done = index + 1
-            stop = stop_signal()
-            if done % LOG_EVERY_STEPS == 0 or done == task.steps:
-                elapsed = round(time.monotonic() - began, 3)
-                log.write(json.dumps({"step": done, "steps": task.steps, "seconds": elapsed, **losses}) + "\n")
+            signal = stop_signal()
+            losses = parallel.mean({**losses, _STOP: float(signal is not None)})
+            stop = losses.pop(_STOP) > 0
+            if metrics and (done % LOG_EVERY_STEPS == 0 or done == task.steps):
+                metrics.write(done, losses)
             regular = done % checkpoint_every == 0 or done == task.steps
             if regular:  # not at a stop: a run that was stopped keeps the same weights as one that was not
-                best = _keep_best(task, folder, best)
+                best = on_root(parallel, partial(_keep_best, task, folder, best))
             if regular or stop:
-                save_checkpoint(
-                    checkpoints,
-                    done,
-                    {
-                        "fingerprint": fingerprint,
-                        "best": best,
-                        "seconds": time.monotonic() - began,
-                        "modules": {name: module.state_dict() for name, module in task.modules.items()},
-                        "optimizers": {name: opt.state_dict() for name, opt in task.optimizers.items()},
-                    },
-                )
+                spent = metrics.seconds if metrics else 0.0
+                on_root(parallel, partial(_save, task, folder, done, fingerprint, best, spent))
             progress(1, "  ".join(f"{name} {value:.4g}" for name, value in losses.items()))
             if stop and done < task.steps:
-                raise Interrupted(f"{stop} after step {done} of {task.steps}")
-        write_json(folder / TRAINED, {"fingerprint": fingerprint, "steps": task.steps})
-        if stop := stop_signal():
-            raise Interrupted(f"{stop} after the last step of {task.steps}")
+                raise Interrupted(f"{signal or 'a signal to another rank'} after step {done} of {task.steps}")
+        on_root(parallel, lambda: write_json(folder / TRAINED, {"fingerprint": fingerprint, "steps": task.steps}))
+        if signal := stop_signal():
+            raise Interrupted(f"{signal} after the last step of {task.steps}")
+
+
+_STOP = "stop"
+"""Travels with the losses: whether a rank was told to stop, so that all stop after the same step."""
+
+
+def _metrics(task: Task, folder: Path, start: int, seconds: float) -> AbstractContextManager[Metrics | None]:
+    """Rank 0's log."""
+    return nullcontext() if task.parallel.rank else Metrics(folder, task.steps, start, seconds)
 
 
 def is_trained(folder: Path, fingerprint: str) -> bool:
@@ -120,6 +129,13 @@ def batch_rows(n: int, batch_size: int, index: int, seed: int) -> np.ndarray:
     return order[position * size : (position + 1) * size]
 
 
+def descend(loss: Tensor, optimizer: torch.optim.Optimizer, share: Share) -> None:
+    """One step down the gradient of the mean over all ranks of ``loss``, a mean over ``share``."""
+    optimizer.zero_grad(set_to_none=True)
+    (loss * share.weight).backward()
+    optimizer.step()
+
+
 def cosine_rate(base: float, index: int, steps: int, warmup: float = 0.05) -> float:
     """Learning rate of step ``index``: linear warm-up over a share of the steps, then half a cosine to zero."""
     ramp = max(1, round(warmup * steps))
@@ -134,20 +150,38 @@ def _seeded_step(task: Task, index: int, seed: int) -> dict[str, float]:
     return task.step(index, rng)
 
 
-def _resume(task: Task, folder: Path, fingerprint: str) -> tuple[int, float | None, float]:
+def _checkpoint(folder: Path, fingerprint: str) -> dict[str, Any] | None:
     state = load_checkpoint(folder / "checkpoints")
-    if state is None:
-        return 0, None, 0.0
-    if state["fingerprint"] != fingerprint:
+    if state is not None and state["fingerprint"] != fingerprint:
         raise UserError(
             f"{folder} holds a checkpoint made with other data or settings. Delete that folder to train anew, "
             "or restore the configuration that it was made with."
         )
+    return state
+
+
+def _resume(task: Task, state: dict[str, Any] | None) -> tuple[int, float | None, float]:
+    if state is None:
+        return 0, None, 0.0
     for name, module in task.modules.items():
         module.load_state_dict(state["modules"][name])
     for name, optimizer in task.optimizers.items():
         optimizer.load_state_dict(state["optimizers"][name])
     return state["step"], state["best"], state["seconds"]
+
+
+def _save(task: Task, folder: Path, step: int, fingerprint: str, best: float | None, seconds: float) -> None:
+    save_checkpoint(
+        folder / "checkpoints",
+        step,
+        {
+            "fingerprint": fingerprint,
+            "best": best,
+            "seconds": seconds,
+            "modules": {name: module.state_dict() for name, module in task.modules.items()},
+            "optimizers": {name: optimizer.state_dict() for name, optimizer in task.optimizers.items()},
+        },
+    )
 
 
 def _keep_best(task: Task, folder: Path, best: float | None) -> float | None:
@@ -156,19 +190,3 @@ def _keep_best(task: Task, folder: Path, best: float | None) -> float | None:
         save(folder / "best.pt", task.export())
         return score
     return best
-
-
-def _truncate_metrics(path: Path, steps: int) -> None:
-    """Drop the lines that a killed run wrote after its last checkpoint."""
-    if not path.is_file():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        return
-    kept = []
-    for line in path.read_text().splitlines():
-        try:
-            if json.loads(line)["step"] <= steps:
-                kept.append(line)
-        except (json.JSONDecodeError, KeyError):
-            break
-    with atomic_path(path) as temporary:
-        temporary.write_text("".join(line + "\n" for line in kept))

@@ -1,0 +1,213 @@
+"""Data parallelism: each rank takes its share of every batch, and all take the same step.
+
+Tasks are handed a :class:`DataParallel`. They ask it for the rank's share of a batch, draw their noise through it and
+multiply their loss with the share's weight; gradients are averaged when a prepared optimizer steps. The result is that
+of one process but for the order of sums.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from voxtal.errors import EXIT_FAILED, RankLost, UserError
+from voxtal.parallel.layers import globalize
+
+
+@dataclass(frozen=True)
+class Share:
+    """Rows ``first`` to ``last`` of a batch of ``total``, one rank's share."""
+
+    first: int
+    last: int
+    total: int
+    weight: float
+    """Of the mean over this share, in the mean over all ranks' means: 1 where all shares are equal."""
+
+    def of(self, rows: Any) -> Any:
+        """The share's part of something that has all rows of the batch."""
+        return rows[self.first : self.last]
+
+    def randn(self, *shape: int, device: torch.device | str) -> Tensor:
+        """Normal noise (rows of the share, *shape). All ranks draw that of the whole batch, so their streams agree."""
+        return self.of(torch.randn(self.total, *shape, device=device))
+
+
+class DataParallel:
+    """One process, and what the strategies over many have in common.
+
+    Attributes
+    ----------
+    name
+        ``none``, ``ddp`` or ``horovod``.
+    rank, size
+        Of this process among all that train together.
+    local_rank
+        Of this process among those on its node; it takes the GPU of that number.
+    compression
+        ``fp16``: gradients travel in half precision.
+    batch
+        The share of the batch that is being worked on.
+    """
+
+    name = "none"
+    rank = 0
+    size = 1
+    local_rank = 0
+    compression = "none"
+    batch = Share(0, 0, 0, 1.0)
+
+    def split(self, total: int) -> Share:
+        """Begin a batch of ``total`` rows: this rank's share of it.
+
+        Raises
+        ------
+        UserError
+            There are more ranks than rows.
+        """
+        if total < self.size:
+            raise UserError(
+                f"A batch of {total} cannot be shared by {self.size} ranks. Use at most {total} ranks, "
+                "or raise batch_size of this model."
+            )
+        first, last = (total * rank // self.size for rank in (self.rank, self.rank + 1))
+        self.batch = Share(first, last, total, (last - first) * self.size / total)
+        return self.batch
+
+    def prepare(self, modules: Iterable[nn.Module], optimizers: Iterable[torch.optim.Optimizer]) -> None:
+        """Make ``modules`` see whole batches where that matters, and ``optimizers`` step by averaged gradients."""
+        for module in modules:
+            globalize(module, self)
+        if self.size > 1:
+            for optimizer in optimizers:
+                optimizer.register_step_pre_hook(lambda opt, _args, _kwargs: self._average_gradients(opt))
+
+    def _average_gradients(self, optimizer: torch.optim.Optimizer) -> None:
+        parameters = [p for group in optimizer.param_groups for p in group["params"]]
+        gradients = [p.grad for p in parameters if p.grad is not None]
+        flat = torch.cat([gradient.reshape(-1) for gradient in gradients]).div_(self.size)
+        flat = self._summed(flat.half() if self.compression == "fp16" else flat)
+        for gradient, mean in zip(gradients, flat.split([g.numel() for g in gradients]), strict=True):
+            gradient.copy_(mean.view_as(gradient))
+
+    def mean(self, values: Mapping[str, float]) -> dict[str, float]:
+        """Mean over all ranks of each value, by share of the batch. Collective."""
+        if self.size == 1:
+            return dict(values)
+        own = torch.tensor(list(values.values()), dtype=torch.float64) * self.batch.weight / self.size
+        return dict(zip(values, self._summed(own).tolist(), strict=True))
+
+    def bcast(self, value: Any, root: int = 0) -> Any:
+        """``value`` of rank ``root`` on every rank; it is pickled. Collective."""
+        return value
+
+    def abort(self, code: int) -> None:
+        """End this rank at once; its launcher ends the others."""
+        os._exit(code or EXIT_FAILED)
+
+    def close(self) -> None:
+        """Part from the other ranks, when all is done. Collective."""
+
+    def differentiable_sum(self, tensor: Tensor) -> Tensor:
+        """Sum over all ranks; so is its gradient. Collective."""
+        return tensor
+
+    def _summed(self, tensor: Tensor) -> Tensor:
+        """Sum over all ranks, maybe in place. Collective."""
+        return tensor
+
+
+@contextmanager
+def reaching_all_ranks(rank: int, size: int) -> Iterator[None]:
+    """Turn what libraries raise when a rank is gone into :class:`RankLost`."""
+    try:
+        yield
+    except RuntimeError as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise RankLost(
+            f"rank {rank} of {size} lost another rank, which died or cannot be reached ({reason}). "
+            "The last checkpoint is whole: run the same command again."
+        ) from error
+
+
+STRATEGIES = ("auto", "none", "ddp", "horovod")
+
+
+@dataclass(frozen=True)
+class Launch:
+    """How this process was started: by which launcher, and as which of how many."""
+
+    launcher: str
+    rank: int
+    size: int
+    local_rank: int
+
+
+def launch_of(environment: Mapping[str, str]) -> Launch:
+    """From the variables that launchers set; an empty launcher where there is none."""
+
+    def number(name: str, default: int = 0) -> int:
+        return int(environment.get(name, default))
+
+    if "TORCHELASTIC_RUN_ID" in environment:
+        return Launch("torchrun", number("RANK"), number("WORLD_SIZE", 1), number("LOCAL_RANK"))
+    if "HOROVOD_RANK" in environment:
+        return Launch("horovodrun", number("HOROVOD_RANK"), number("HOROVOD_SIZE", 1), number("HOROVOD_LOCAL_RANK"))
+    if "OMPI_COMM_WORLD_SIZE" in environment:
+        prefix = "OMPI_COMM_WORLD_"
+        return Launch("mpirun", number(f"{prefix}RANK"), number(f"{prefix}SIZE"), number(f"{prefix}LOCAL_RANK"))
+    if number("SLURM_STEP_NUM_TASKS", 1) > 1 and "SLURM_PROCID" in environment:
+        return Launch("srun", number("SLURM_PROCID"), number("SLURM_STEP_NUM_TASKS"), number("SLURM_LOCALID"))
+    if "PMI_SIZE" in environment:
+        return Launch("mpirun", number("PMI_RANK"), number("PMI_SIZE"), number("MPI_LOCALRANKID"))
+    return Launch("", 0, 1, 0)
+
+
+def data_parallel(strategy: str, compression: str = "none") -> DataParallel:
+    """The strategy asked for; ``auto`` takes the one that this process was started for.
+
+    ``auto`` is torch.distributed under torchrun, Horovod under horovodrun and mpirun, and under srun Horovod where it
+    is installed, else torch.distributed.
+
+    Raises
+    ------
+    UserError
+        Unknown strategy, or one that this process was not started for or that is not installed.
+    """
+    if strategy not in STRATEGIES:
+        raise UserError(f"There is no way to train called {strategy!r}; there are {', '.join(STRATEGIES)}.")
+    launch = launch_of(os.environ)
+    if strategy == "auto":
+        strategy = _strategy_for(launch)
+    if strategy == "none":
+        if launch.size > 1:
+            raise UserError(
+                f"{launch.launcher} started {launch.size} ranks, and each would train alone. "
+                "Leave --parallel away, or start one."
+            )
+        return DataParallel()
+    if strategy == "ddp":
+        from voxtal.parallel.torch_distributed import TorchDistributed
+
+        return TorchDistributed(launch, compression)
+    from voxtal.parallel.horovod_ranks import HorovodRanks
+
+    return HorovodRanks(launch, compression)
+
+
+def _strategy_for(launch: Launch) -> str:
+    if launch.launcher == "torchrun":
+        return "ddp"
+    if launch.size == 1:
+        return "none"
+    if launch.launcher == "srun":
+        from importlib.util import find_spec
+
+        return "horovod" if find_spec("horovod") else "ddp"
+    return "horovod"

@@ -1,0 +1,57 @@
+"""Data parallelism by Horovod: MPI, Gloo or NCCL; under mpirun, srun or horovodrun."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from voxtal.errors import UserError
+from voxtal.parallel.data_parallel import DataParallel, Launch, reaching_all_ranks
+
+
+class HorovodRanks(DataParallel):
+    """All ranks that mpirun, srun or horovodrun started."""
+
+    name = "horovod"
+
+    def __init__(self, launch: Launch, compression: str) -> None:
+        # ranks wait minutes for rank 0 to encode or to write; the ones that are gone are noticed by their connections
+        os.environ.setdefault("HOROVOD_STALL_CHECK_TIME_SECONDS", "1800")
+        try:
+            import horovod.torch as hvd
+        except ImportError as error:
+            raise UserError(
+                f"Horovod cannot be loaded ({error}); build it with hpc/install/horovod.sh, "
+                "or train with torchrun, which needs none."
+            ) from None
+        self._hvd: Any = hvd
+        with reaching_all_ranks(self.rank, self.size):
+            hvd.init()
+        self.rank, self.size, self.local_rank = hvd.rank(), hvd.size(), hvd.local_rank()
+        self.compression = compression
+        if self.size != launch.size:
+            raise UserError(
+                f"{launch.launcher} started {launch.size} ranks, but Horovod counts {self.size}: it was built for "
+                "another MPI, or srun needs --mpi=pmix. `voxtal doctor` under the same launcher says more."
+            )
+        if torch.cuda.is_available():
+            torch.cuda.set_device(self.local_rank % torch.cuda.device_count())
+
+    def bcast(self, value: Any, root: int = 0) -> Any:
+        with reaching_all_ranks(self.rank, self.size):
+            # its own name for it is the type's, which may differ between ranks: they would wait for each other
+            return self._hvd.broadcast_object(value, root_rank=root, name="bcast")
+
+    def close(self) -> None:
+        self._hvd.shutdown()
+
+    def differentiable_sum(self, tensor: Tensor) -> Tensor:
+        with reaching_all_ranks(self.rank, self.size):
+            return self._hvd.allreduce(tensor, op=self._hvd.Sum)
+
+    def _summed(self, tensor: Tensor) -> Tensor:
+        with reaching_all_ranks(self.rank, self.size):
+            return self._hvd.allreduce_(tensor, op=self._hvd.Sum)
