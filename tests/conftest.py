@@ -123,7 +123,7 @@ def copper_gold() -> list[Any]:
 
 
 @pytest.fixture(scope="session")
-def _trained_run(tmp_path_factory: pytest.TempPathFactory, copper_gold: list[Any]) -> Run:
+def once_trained_run(tmp_path_factory: pytest.TempPathFactory, copper_gold: list[Any]) -> Run:
     from voxtal.data.voxelize import voxelize
     from voxtal.parallel.communicator import SerialCommunicator
     from voxtal.structures.structure_set import FORMATION_ENERGY, SPLIT
@@ -160,6 +160,6 @@ def quiet() -> Callable[[str, int], Any]:
 
 
 @pytest.fixture
-def trained_run(_trained_run: Run, tmp_path: Path) -> Run:
+def trained_run(once_trained_run: Run, tmp_path: Path) -> Run:
     """A run of one's own: voxels and four small trained models of :func:`copper_gold`, labels made up."""
-    return Run(shutil.copytree(_trained_run.root, tmp_path / "trained"), _trained_run.config)
+    return Run(shutil.copytree(once_trained_run.root, tmp_path / "trained"), once_trained_run.config)

@@ -21,6 +21,8 @@ VERBS = {
     "view": "view",
     "status": "status",
     "report": "report",
+    "submit": "submit",
+    "doctor": "doctor",
 }
 """Verb -> module of this package; its function of the module's name is the command."""
 

@@ -162,10 +162,11 @@ def launch_of(environment: Mapping[str, str]) -> Launch:
     if "OMPI_COMM_WORLD_SIZE" in environment:
         prefix = "OMPI_COMM_WORLD_"
         return Launch("mpirun", number(f"{prefix}RANK"), number(f"{prefix}SIZE"), number(f"{prefix}LOCAL_RANK"))
-    if number("SLURM_STEP_NUM_TASKS", 1) > 1 and "SLURM_PROCID" in environment:
-        return Launch("srun", number("SLURM_PROCID"), number("SLURM_STEP_NUM_TASKS"), number("SLURM_LOCALID"))
-    if "PMI_SIZE" in environment:
-        return Launch("mpirun", number("PMI_RANK"), number("PMI_SIZE"), number("MPI_LOCALRANKID"))
+    tasks = number("SLURM_STEP_NUM_TASKS", 1)
+    if "PMI_SIZE" in environment and number("PMI_SIZE") != tasks:  # MPICH's mpirun, which starts itself by srun
+        return Launch("mpirun", number("PMI_RANK"), number("PMI_SIZE", 1), number("MPI_LOCALRANKID"))
+    if tasks > 1 and "SLURM_PROCID" in environment:
+        return Launch("srun", number("SLURM_PROCID"), tasks, number("SLURM_LOCALID"))
     return Launch("", 0, 1, 0)
 
 

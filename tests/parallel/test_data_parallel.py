@@ -1,0 +1,137 @@
+"""What data parallelism is made of, in one process."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from voxtal.errors import UserError
+from voxtal.parallel.data_parallel import DataParallel, Launch, data_parallel, launch_of
+from voxtal.parallel.layers import _GlobalBatchNorm2d, globalize
+from voxtal.parallel.torch_distributed import rendezvous_of_step
+
+
+def ranks_of(size: int) -> list[DataParallel]:
+    """Each of ``size`` ranks, which cannot talk to each other."""
+    found = []
+    for rank in range(size):
+        parallel = DataParallel()
+        parallel.rank, parallel.size = rank, size
+        found.append(parallel)
+    return found
+
+
+@given(size=st.integers(1, 9), extra=st.integers(0, 40))
+def test_shares_make_up_the_batch(size: int, extra: int) -> None:
+    """A row would be trained on twice, or never, or its weight would depend on the number of ranks."""
+    total = size + extra
+    shares = [parallel.split(total) for parallel in ranks_of(size)]
+    assert [row for share in shares for row in share.of(list(range(total)))] == list(range(total))
+    assert sum(share.weight for share in shares) == pytest.approx(size)
+    values = torch.randn(total, dtype=torch.float64)
+    mean = sum(share.of(values).mean() * share.weight for share in shares) / size
+    assert mean == pytest.approx(float(values.mean()), abs=1e-12)
+
+
+def test_noise_is_that_of_the_whole_batch() -> None:
+    """Ranks would add the same noise to different rows, and their streams would part after the first draw."""
+    torch.manual_seed(1)
+    whole, after = torch.randn(7, 3), torch.randn(1)
+    parts = []
+    for parallel in ranks_of(3):
+        torch.manual_seed(1)
+        parts.append(parallel.split(7).randn(3, device="cpu"))
+        assert torch.equal(torch.randn(1), after)
+    assert torch.equal(torch.cat(parts), whole)
+
+
+def test_dropout_is_that_of_the_whole_batch() -> None:
+    """Two ranks would drop other pixels than one process, and a resumed run would not repeat its losses."""
+
+    def masked(parallel: DataParallel) -> torch.Tensor:
+        network = torch.nn.Sequential(torch.nn.Dropout(0.3))
+        globalize(network, parallel)
+        torch.manual_seed(4)
+        share = parallel.split(10)
+        return network(torch.ones(share.last - share.first, 6))
+
+    whole = masked(DataParallel())
+    assert torch.equal(torch.cat([masked(parallel) for parallel in ranks_of(4)]), whole)
+    torch.manual_seed(4)
+    assert torch.equal(torch.nn.Dropout(0.3)(torch.ones(10, 6)), whole)
+
+
+def test_batch_norm_is_torchs() -> None:
+    """Values, gradients or running statistics of the published generator would depend on the number of ranks."""
+    x = torch.randn(6, 4, 5, 5)
+    ours, theirs = _GlobalBatchNorm2d(4), torch.nn.BatchNorm2d(4)
+    ours.parallel = DataParallel()
+    ours.parallel.split(6)
+    for layer in (ours, theirs):
+        layer.zero_grad()
+        torch.nn.init.uniform_(layer.weight, generator=torch.Generator().manual_seed(0))
+        given = x.clone().requires_grad_()
+        layer(given).pow(3).sum().backward()
+        layer.grad_of_input = given.grad
+    for name, value in theirs.state_dict().items():
+        torch.testing.assert_close(ours.state_dict()[name], value)
+    torch.testing.assert_close(ours.grad_of_input, theirs.grad_of_input, atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(ours.weight.grad, theirs.weight.grad, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(ours.eval()(x), theirs.eval()(x))
+
+
+def test_batch_that_is_too_small_says_so() -> None:
+    """A rank without a row would divide by zero."""
+    with pytest.raises(UserError, match="at most 3 ranks"):
+        ranks_of(4)[0].split(3)
+
+
+@pytest.mark.parametrize(
+    ("environment", "expected"),
+    [
+        ({}, Launch("", 0, 1, 0)),
+        ({"SLURM_PROCID": "0", "SLURM_JOB_ID": "7"}, Launch("", 0, 1, 0)),  # the batch script itself
+        (
+            {"SLURM_PROCID": "3", "SLURM_STEP_NUM_TASKS": "4", "SLURM_LOCALID": "1", "PMI_SIZE": "4", "PMI_RANK": "3"},
+            Launch("srun", 3, 4, 1),
+        ),
+        (
+            {"OMPI_COMM_WORLD_RANK": "1", "OMPI_COMM_WORLD_SIZE": "2", "OMPI_COMM_WORLD_LOCAL_RANK": "1"}
+            | {"SLURM_PROCID": "0", "SLURM_STEP_NUM_TASKS": "2"},
+            Launch("mpirun", 1, 2, 1),
+        ),
+        (
+            {"PMI_RANK": "5", "PMI_SIZE": "8", "MPI_LOCALRANKID": "1", "SLURM_PROCID": "1"}
+            | {"SLURM_STEP_NUM_TASKS": "2"},
+            Launch("mpirun", 5, 8, 1),
+        ),
+        (
+            {"TORCHELASTIC_RUN_ID": "x", "RANK": "2", "WORLD_SIZE": "4", "LOCAL_RANK": "0", "SLURM_PROCID": "1"}
+            | {"SLURM_STEP_NUM_TASKS": "2"},
+            Launch("torchrun", 2, 4, 0),
+        ),
+    ],
+)
+def test_launchers_are_told_apart(environment: Mapping[str, str], expected: Launch) -> None:
+    """Ranks would train alone, each writing the same files, or would wait for ranks that do not exist."""
+    assert launch_of(environment) == expected
+
+
+def test_ranks_of_one_step_meet_at_one_place() -> None:
+    """Two steps of a job, or two jobs on a node, would meet at the same port."""
+    step = {"SLURM_STEP_NODELIST": "n1", "SLURM_JOB_ID": "12", "SLURM_STEP_ID": "0"}
+    here = rendezvous_of_step(step)
+    assert here["MASTER_ADDR"] == "n1"
+    assert here == rendezvous_of_step(step)
+    assert here["MASTER_PORT"] != rendezvous_of_step(step | {"SLURM_STEP_ID": "1"})["MASTER_PORT"]
+    assert here["MASTER_PORT"] != rendezvous_of_step(step | {"SLURM_JOB_ID": "13"})["MASTER_PORT"]
+
+
+def test_unknown_strategy_is_refused() -> None:
+    """A typo would train in another way than the user believes."""
+    with pytest.raises(UserError, match="auto, none, ddp, horovod"):
+        data_parallel("hvd")

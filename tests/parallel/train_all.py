@@ -1,0 +1,30 @@
+"""Trains every model of a run's round 0 in one start and logs the losses of every step; started by tests."""
+
+import sys
+from contextlib import nullcontext
+from pathlib import Path
+
+from voxtal.config import load_config
+from voxtal.parallel.communicator import on_root
+from voxtal.parallel.data_parallel import data_parallel
+from voxtal.runs import Run
+from voxtal.training import trainer
+from voxtal.training.stages import MODELS, encode_graphs, train_model
+
+
+def _train_all(root: Path) -> None:
+    trainer.LOG_EVERY_STEPS = 1
+    run = Run(root, load_config(root / "voxtal.toml"))
+    ranks = data_parallel("auto")
+
+    def encode() -> None:
+        encode_graphs(run, run.round(0))
+
+    for model in MODELS:
+        if model == "constraint":
+            on_root(ranks, encode)
+        train_model(run, run.round(0), model, lambda _what, _total: nullcontext(lambda *_: None), ranks)
+    ranks.close()
+
+
+_train_all(Path(sys.argv[1]))
