@@ -11,10 +11,12 @@ import pytest
 import typer
 from pymatgen.core import Lattice, Structure
 
+from voxtal.active.rounds import relax_selected, relaxed_path
 from voxtal.cli.common import run_command
 from voxtal.cli.relax import relax
 from voxtal.errors import EXIT_DONE, EXIT_RESUMABLE, EXIT_USAGE
 from voxtal.ledger import Ledger
+from voxtal.runs import Run
 from voxtal.structures.structure_set import FORMATION_ENERGY, StructureSet
 
 FCC = [[0, 0, 0], [0.5, 0.5, 0], [0.5, 0, 0.5], [0, 0.5, 0.5]]
@@ -121,3 +123,53 @@ def test_sigterm_stops_within_seconds_and_the_next_call_carries_on(tmp_path):
         assert ("training", "running") not in counts
     assert subprocess.run([sys.executable, script, tmp_path], env=environment).returncode == EXIT_DONE
     assert len(StructureSet.read(tmp_path / "out.h5")) == 24
+
+
+def selected_of(run: Run, n: int) -> StructureSet:
+    """Candidates that wait to be relaxed; none of them has been."""
+    candidates = StructureSet.from_structures([cu3au(3.6 + 0.01 * k) for k in range(n)], [f"r0-{k}" for k in range(n)])
+    candidates.write(run.round(0).screen / "selected.h5")
+    return candidates
+
+
+def in_another_process(run: Run) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [str(Path(sys.executable).with_name("voxtal")), "relax", "--selected", "--run", str(run.root)],
+        stdout=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+    )
+
+
+@pytest.mark.slow
+def test_processes_share_the_selected_candidates_and_the_round_collects_them(trained_run, quiet):
+    """An array job would relax candidates twice, wait for the others' ones, or leave those of a killed task undone."""
+    selected = selected_of(trained_run, 30)
+    killed = in_another_process(trained_run)
+    with Ledger(trained_run.ledger) as ledger:
+        until = time.monotonic() + 60
+        while not ledger.counts().get(("candidate", "running")) and time.monotonic() < until:
+            time.sleep(0.01)
+        killed.kill()
+        killed.wait()
+        assert ledger.counts()["candidate", "running"] == 1
+        others = [in_another_process(trained_run) for _ in range(2)]
+        said = [process.communicate(timeout=120)[0] for process in others]
+        assert [process.returncode for process in others] == [0, 0]
+        rows = [row for row in ledger.calculations() if row["purpose"] == "candidate"]
+    assert {row["id"] for row in rows} == set(selected.ids)
+    assert sorted(row["attempts"] for row in rows) == [1] * 29 + [2]
+    assert all("of 30 selected candidates are done" in text for text in said)
+    relax_selected(trained_run, trained_run.round(0), quiet)
+    relaxed = StructureSet.read(relaxed_path(trained_run.round(0)))
+    assert list(relaxed.ids) == list(selected.ids)
+    with Ledger(trained_run.ledger) as ledger:
+        assert sorted(row["attempts"] for row in ledger.calculations() if row["purpose"] == "candidate")[-1] == 2
+
+
+def test_selected_candidates_have_to_be_there_and_settings_are_the_runs(trained_run, capsys):
+    """Candidates relaxed with settings of their own would be relaxed again by the round."""
+    assert call("--selected", "--run", trained_run.root) == EXIT_USAGE
+    assert "choose them with `voxtal evaluate`" in capsys.readouterr().err
+    assert call("--selected", "--max-steps", 3, "--run", trained_run.root) == EXIT_USAGE
+    assert "change the settings in voxtal.toml" in capsys.readouterr().err

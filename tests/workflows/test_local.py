@@ -130,6 +130,20 @@ def test_two_runs_share_one_ledger(tmp_path):
     assert {(row["status"], row["attempts"]) for row in rows} == {("converged", 1)}
 
 
+def test_jobs_of_others_need_not_be_waited_for(tmp_path):
+    """A task of an array job would hold its node until the slowest other task is done."""
+    other = in_another_process(tmp_path, "run([Job('big', big_copper(), 'training')], path, workers=1)")
+    with Ledger(tmp_path / "ledger.sqlite") as ledger:
+        deadline = time.monotonic() + 60
+        while ledger.counts() != {("training", "running"): 1} and time.monotonic() < deadline:
+            time.sleep(0.02)
+    rows = run([Job("big", big_copper(), "training"), *small_jobs(2)], tmp_path, workers=1, wait_for_others=False)
+    assert other.poll() is None
+    assert [row["id"] for row in rows] == ["small-0", "small-1"]
+    other.kill()
+    other.wait()
+
+
 def test_structure_text_is_the_same_after_a_round_trip():
     """A structure read from a file would be calculated again because its key changed."""
     structure = Structure(Lattice.hexagonal(3.1, 5.02), ["Co", "Hf"], [[-1e-12, 1 / 3, 2 / 3], [1.25, 0.1, 0]])

@@ -53,13 +53,17 @@ def next_round(run: Run) -> RoundPaths:
     return next((paths for paths in run.rounds() if not paths.summary.is_file()), run.round(len(run.rounds())))
 
 
-def run_round(run: Run, paths: RoundPaths, progress: Progress, say: Say) -> dict[str, Any]:
+def run_round(
+    run: Run, paths: RoundPaths, progress: Progress, say: Say, until: str | None = None
+) -> dict[str, Any] | None:
     """Run every stage of a round that is not done yet and write its ``summary.json``, which is returned.
+
+    With ``until``, end after the stage of that name and return None.
 
     Raises
     ------
     UserError
-        Wrong configuration or input.
+        Wrong configuration or input, or no such stage.
     Interrupted
         A stop signal came; the same call carries on.
     """
@@ -77,10 +81,15 @@ def run_round(run: Run, paths: RoundPaths, progress: Progress, say: Say) -> dict
         ("hull", lambda: write_hull(run, paths)),
         ("augment", lambda: augment(run, paths)),
     ]
+    names = [name for name, _ in stages]
+    if until is not None and until not in names:
+        raise UserError(f"--until {until}: a round has no such stage; its stages are {', '.join(names)}.")
     clock = _StageClock(paths.root / "stages.json")
     for number, (name, stage) in enumerate(stages, 1):
         say(f"round {paths.index}, {number}/{len(stages)}: {name}")
         clock.run(name, stage)
+        if name == until:
+            return None
     summary = summarize(run, paths, clock.seconds)
     write_json(paths.summary, summary)
     return summary

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from voxtal.cli.common import RunOption, SetOption, print_table, progress
+from voxtal.cli.common import RunOption, SetOption, open_run, pick_round, print_table, progress
 
 if TYPE_CHECKING:
     from voxtal.config import Config
@@ -26,8 +26,8 @@ def relax(
         ),
     ] = None,
     output: Annotated[
-        Path, typer.Option("--output", "-o", help="Structure set to write: relaxed, with labels.")
-    ] = Path("relaxed.h5"),
+        Path | None, typer.Option("--output", "-o", help="Structure set to write; relaxed.h5 if not given.")
+    ] = None,
     calculator: Annotated[str | None, typer.Option(help="chgnet or emt; relax.calculator if not given.")] = None,
     max_steps: Annotated[
         int | None, typer.Option(min=0, help="Optimizer steps; relax.label_max_steps if not given.")
@@ -41,14 +41,27 @@ def relax(
     ] = None,
     run: RunOption = Path("."),
     set_: SetOption = None,
+    selected: Annotated[
+        bool,
+        typer.Option(
+            "--selected",
+            help="The newest round's selected candidates, together with every other process that does the same; "
+            "`voxtal round` collects them.",
+        ),
+    ] = False,
 ) -> None:
     """Relax structures and label them with formation energies against elements of the same method.
 
     Example: voxtal relax my_cifs/ -o relaxed.h5 --calculator chgnet --max-steps 60
 
+    Example: voxtal relax --selected --run runs/co-hf
+
     Every calculation is a row of RUN/ledger.sqlite; what is there is not run again, so the same command
     carries on after an interruption. Failed structures are left out of the output and counted by reason.
     """
+    if selected:
+        _relax_selected(run, set_, workers, other_options=(source, output, calculator, max_steps, fmax))
+        return
     from voxtal.calculators.base import RelaxSettings
     from voxtal.calculators.registry import get_calculator
     from voxtal.errors import UserError
@@ -79,8 +92,45 @@ def relax(
     _print_outcomes(outcomes, relaxed)
     if len(relaxed) == 0:
         raise UserError("No structure could be labelled; the table says why. Nothing was written.")
-    relaxed.write(output)
-    print(f"{output}: {len(relaxed)} relaxed structures")
+    written = output or Path("relaxed.h5")
+    relaxed.write(written)
+    print(f"{written}: {len(relaxed)} relaxed structures")
+
+
+def _relax_selected(
+    run: Path, overrides: list[str] | None, workers: int | None, other_options: tuple[object, ...]
+) -> None:
+    """Claim and relax candidates until none is left; no lock, for many processes do this at once."""
+    from voxtal.errors import UserError
+
+    if any(option is not None for option in other_options):
+        raise UserError(
+            "--selected takes the candidates and the relax.* settings of the run; leave INPUT, --output, "
+            "--calculator, --max-steps and --fmax out, or change the settings in voxtal.toml."
+        )
+    opened = open_run(run, overrides)
+    from voxtal.active.bootstrap import relax_settings
+    from voxtal.active.rounds import selected_path
+    from voxtal.structures.structure_set import StructureSet
+    from voxtal.workflows.relaxation import relax_share
+
+    paths, config = pick_round(opened, None), opened.config.relax
+    if not selected_path(paths).is_file():
+        raise UserError(f"No selected candidates at {selected_path(paths)}; choose them with `voxtal evaluate`.")
+    candidates = StructureSet.read(selected_path(paths))
+    rows = relax_share(
+        candidates,
+        config.calculator,
+        relax_settings(opened, config.candidate_max_steps),
+        opened.ledger,
+        "candidate",
+        round=paths.index,
+        workers=config.workers if workers is None else workers,
+        progress=progress,
+    )
+    elsewhere = len(candidates) - len(rows)
+    rest = f", {elsewhere} are with other processes" if elsewhere else ""
+    print(f"{len(rows)} of {len(candidates)} selected candidates are done{rest}. Next: voxtal round.")
 
 
 def _config(run: Path, overrides: list[str] | None) -> Config:

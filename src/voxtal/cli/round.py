@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 
 from voxtal.cli.common import RunOption, SetOption, open_run, print_table, progress
 
 
-def round(run: RunOption = Path("."), set_: SetOption = None) -> None:
+def round(
+    run: RunOption = Path("."),
+    set_: SetOption = None,
+    until: Annotated[
+        str | None, typer.Option("--until", metavar="STAGE", help="End after this stage, such as structures.")
+    ] = None,
+) -> None:
     """Run one active-learning round; run it again for the next one.
 
     Round 0 makes and labels its training structures first. Every stage is skipped where it is done already, so
@@ -25,7 +31,10 @@ def round(run: RunOption = Path("."), set_: SetOption = None) -> None:
     with exclusive(opened.root, "voxtal round"):
         paths = next_round(opened)
         append_manifest(opened, "round", round=paths.index)
-        summary = run_round(opened, paths, progress, typer.echo)
+        summary = run_round(opened, paths, progress, typer.echo, until)
+    if summary is None:
+        typer.echo(f"Round {paths.index} is done until {until}. Next: voxtal round.")
+        return
     print_summary(summary)
     typer.echo(f"Round {paths.index} is done: {paths.summary}. Next: voxtal report, or voxtal round again.")
 

@@ -59,7 +59,7 @@ class AutoencoderTask:
         self.network: VoxelAutoencoder = arithmetic.place(network)  # type: ignore[assignment]
         self.published = architecture.startswith("paper")
         optimizer = torch.optim.Adam if self.published else torch.optim.AdamW
-        self.optimizer = optimizer(self.network.parameters(), lr=config.learning_rate)
+        self.optimizer = optimizer(self.network.parameters(), lr=config.learning_rate, fused=True)
         self.modules: Mapping[str, nn.Module] = {"network": self.network}
         self.optimizers: Mapping[str, torch.optim.Optimizer] = {"network": self.optimizer}
         self.steps, self.parallel = steps, parallel
@@ -68,7 +68,7 @@ class AutoencoderTask:
     def step(self, index: int, rng: np.random.Generator) -> dict[str, float]:
         chosen = self.rows[batch_rows(len(self.rows), self.config.batch_size, index, self.seed)]
         share = self.parallel.split(len(chosen))
-        images = densify(self.read(share.of(chosen)), self.arithmetic.device, torch.float32)
+        images = self.images(share.of(chosen))
         if not self.published:
             for group in self.optimizer.param_groups:
                 group["lr"] = cosine_rate(self.config.learning_rate, index, self.steps)
@@ -76,6 +76,10 @@ class AutoencoderTask:
             loss = self._loss(images, share)
         descend(loss, self.optimizer, share)
         return {"loss": float(loss.detach())}
+
+    def images(self, rows: np.ndarray) -> Tensor:
+        """Dense images (len(rows), 1, G, G, G) on the device."""
+        return densify(self.read(rows), self.arithmetic.device, torch.float32)
 
     def _loss(self, images: Tensor, share: Share) -> Tensor:
         if self.published:

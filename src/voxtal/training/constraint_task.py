@@ -42,7 +42,10 @@ class ConstraintTask:
         torch.manual_seed(seed)
         self.network: Constraint = arithmetic.place(build(architecture, **self.sizes))  # type: ignore[assignment]
         self.optimizer = torch.optim.AdamW(
-            self.network.parameters(), lr=config.learning_rate, weight_decay=0.0 if self.published else 0.3
+            self.network.parameters(),
+            lr=config.learning_rate,
+            weight_decay=0.0 if self.published else 0.3,
+            fused=True,
         )
         self.modules: Mapping[str, nn.Module] = {"network": self.network}
         self.optimizers: Mapping[str, torch.optim.Optimizer] = {"network": self.optimizer}

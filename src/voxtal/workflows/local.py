@@ -58,6 +58,7 @@ def run_jobs(
     *,
     workers: int = 0,
     round: int = 0,
+    wait_for_others: bool = True,
     on_finished: Callable[[Row], None] | None = None,
     advance: Advance | None = None,
 ) -> list[Row]:
@@ -77,6 +78,8 @@ def run_jobs(
         Processes; 0 is one per core that this process may use.
     round : int
         Recorded with new rows.
+    wait_for_others : bool
+        Whether to wait for the jobs that other processes are at, and to take them over where such a process dies.
     on_finished : callable
         Called with each finished row, known ones too, before the next is waited for.
     advance : callable
@@ -85,7 +88,8 @@ def run_jobs(
     Returns
     -------
     list of dict
-        The ledger's row of each job, in the order of ``jobs``, under the job's own id.
+        The ledger's row of each job, in the order of ``jobs``, under the job's own id; without ``wait_for_others``
+        those that other processes are still at are left out.
 
     Raises
     ------
@@ -124,13 +128,14 @@ def run_jobs(
         if by_size:
             pool = _Pool(calculator, settings, min(workers or available_cores(), len(by_size)))
             try:
-                _run(by_size, ledger, pool, finished)
+                _run(by_size, ledger, pool, finished, wait_for_others)
             finally:
                 pool.kill()
                 ledger.release()
     return [
         rows[calculation.key] | {"id": job.id, "purpose": job.purpose}
         for job, calculation in zip(jobs, calculations, strict=True)
+        if calculation.key in rows
     ]
 
 
@@ -140,7 +145,11 @@ def available_cores() -> int:
 
 
 def _run(
-    calculations: Sequence[Calculation], ledger: Ledger, pool: _Pool, finished: Callable[[str, Row], None]
+    calculations: Sequence[Calculation],
+    ledger: Ledger,
+    pool: _Pool,
+    finished: Callable[[str, Row], None],
+    wait_for_others: bool,
 ) -> None:
     """Hand out, collect, record; one transaction a turn, for a disk may take 20 ms to be sure of it."""
     queue, elsewhere = deque(calculations), list[Calculation]()
@@ -165,7 +174,7 @@ def _run(
             row = ledger.result(calculation.key)
             assert row is not None
             finished(calculation.key, row)
-        if not (queue or elsewhere or pool.busy()):
+        if not (queue or pool.busy() or (elsewhere and wait_for_others)):
             return
         results = pool.results(timeout=POLL_SECONDS)
         now = time.monotonic()

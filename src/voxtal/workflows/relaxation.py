@@ -83,7 +83,7 @@ def relax_set(
     refuse_other_methods(structures, method)
     symbols = _symbols(structures)
     references = element_references(symbols, calculator, ledger_path, round=round, workers=workers, progress=progress)
-    jobs = [Job(str(structures.ids[i]), structures.structure(i), purpose) for i in range(len(structures))]
+    jobs = _jobs(structures, purpose)
 
     def finished(row: Row) -> None:
         if folder is not None:
@@ -105,6 +105,48 @@ def relax_set(
     return _labelled(structures, rows, references, method)
 
 
+def relax_share(
+    structures: StructureSet,
+    calculator: str,
+    settings: RelaxSettings,
+    ledger_path: Path,
+    purpose: str,
+    *,
+    round: int = 0,
+    workers: int = 0,
+    progress: Progress | None = None,
+) -> list[Row]:
+    """Relax those of a set, and of its elements, that no other process is at; :func:`relax_set` collects them later.
+
+    Any number of processes may call it at once, on any nodes; each returns when nothing is left to claim.
+
+    Parameters
+    ----------
+    structures, calculator, settings, ledger_path, purpose, round, workers, progress
+        As of :func:`relax_set`.
+
+    Returns
+    -------
+    list of dict
+        The ledger's row of each structure that is finished, whoever relaxed it.
+    """
+    parts = ((_element_jobs(_symbols(structures)), REFERENCE_SETTINGS), (_jobs(structures, purpose), settings))
+    rows: list[Row] = []
+    for jobs, chosen in parts:
+        with _shown(progress, f"relax {jobs[0].purpose}s" if jobs else "relax", len(jobs)) as advance:
+            rows = run_jobs(
+                jobs,
+                calculator,
+                chosen,
+                ledger_path,
+                workers=workers,
+                round=round,
+                wait_for_others=False,
+                advance=advance,
+            )
+    return rows
+
+
 def element_references(
     symbols: Iterable[str],
     calculator: str,
@@ -115,11 +157,7 @@ def element_references(
     progress: Progress | None = None,
 ) -> dict[str, float]:
     """Lowest energy per atom of each element by this calculator, eV/atom; without those where all failed."""
-    jobs = [
-        Job(f"element-{symbol}-{k}", structure, "element")
-        for symbol in symbols
-        for k, structure in enumerate(element_structures(symbol))
-    ]
+    jobs = _element_jobs(symbols)
     with _shown(progress, "relax elements", len(jobs)) as advance:
         rows = run_jobs(
             jobs, calculator, REFERENCE_SETTINGS, ledger_path, workers=workers, round=round, advance=advance
@@ -188,6 +226,18 @@ def write_calculation(folder: Path, row: Row, references: Mapping[str, float]) -
 def safe_name(id: str) -> str:
     """``id`` as the name of a folder."""
     return re.sub(r"[^A-Za-z0-9._-]", "_", id)
+
+
+def _jobs(structures: StructureSet, purpose: str) -> list[Job]:
+    return [Job(str(structures.ids[i]), structures.structure(i), purpose) for i in range(len(structures))]
+
+
+def _element_jobs(symbols: Iterable[str]) -> list[Job]:
+    return [
+        Job(f"element-{symbol}-{k}", structure, "element")
+        for symbol in symbols
+        for k, structure in enumerate(element_structures(symbol))
+    ]
 
 
 def _labelled(structures: StructureSet, rows: list[Row], references: Mapping[str, float], method: str) -> StructureSet:

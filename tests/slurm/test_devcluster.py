@@ -1,0 +1,101 @@
+"""``hpc/devcluster/devcluster.sh``: a real Slurm that comes and goes without a trace."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from .conftest import devcluster, wait_until
+
+
+def processes_of(folder: Path) -> list[int]:
+    """Everything that runs with the cluster's mounts, and every command line that names its folder."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            texts = (process / "mountinfo").read_text() + (process / "cmdline").read_text()
+        except OSError:
+            continue
+        if str(folder) in texts and int(process.name) != os.getpid():
+            found.append(int(process.name))
+    return found
+
+
+def test_two_clusters_run_at_once_and_leave_nothing(new_cluster):
+    """Tests of two checkouts would meet on ports, kill each other's daemons, or fill a machine with leftovers."""
+    first, second = new_cluster(), new_cluster()
+    for cluster in (first, second):
+        assert sorted(cluster.call("srun", "-N2", "hostname").split()) == ["n1", "n2"]
+    second.call("sbatch", "--wrap", "sleep 1000 & sleep 1000")
+    assert "already running" in second.control("start").stderr
+    assert second.control("stop").returncode == 0
+    assert not processes_of(second.folder)
+    assert str(second.folder) not in Path("/proc/mounts").read_text()
+    assert not second.folder.exists()
+    assert "n[1-2]" in first.call("sinfo")
+    assert second.control("status").returncode == 2
+
+
+def test_nodes_are_apart(cluster):
+    """Ranks that share names or memory would pass tests of several nodes that they fail on several machines."""
+    marks = cluster.call("srun", "-N2", "sh", "-c", "touch /dev/shm/$(hostname); ls /dev/shm")
+    assert sorted(marks.split()) == ["n1", "n2"]
+
+
+def test_start_after_a_killed_start(new_cluster):
+    """Daemons of a start that was killed would hold the folder for ever."""
+    cluster = new_cluster()
+    cluster.control("stop")
+    start = subprocess.Popen([str(cluster.script), "start", "-d", str(cluster.folder)])
+    wait_until(lambda: (cluster.folder / "munge.sock").exists(), 10, lambda: "no munge")
+    start.kill()
+    start.wait()
+    left = {pid for pid in processes_of(cluster.folder) if "munged" in Path(f"/proc/{pid}/cmdline").read_text()}
+    assert left
+    assert cluster.control("start").returncode == 0
+    assert not left & set(processes_of(cluster.folder))
+    assert cluster.call("srun", "-N2", "hostname")
+    cluster.control("stop")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("-n", "none"), "take numbers"),
+        (("-d", "/tmp/" + "x" * 60), "at most 60 characters"),
+        (("-d", "/etc"), "holds no cluster"),
+    ],
+)
+def test_wrong_use_is_refused(cluster, options, message):
+    """A folder of something else would be filled or deleted, or the daemons fail one by one."""
+    answer = devcluster(cluster.script, "start", *options)
+    assert answer.returncode == 2
+    assert message in answer.stderr
+
+
+def test_killed_daemons_are_noticed(new_cluster):
+    """A status that says all is well, or a start that takes dead daemons for a running cluster."""
+    cluster = new_cluster()
+    for pid in processes_of(cluster.folder):
+        os.kill(pid, signal.SIGKILL)
+    wait_until(lambda: not processes_of(cluster.folder), 10, lambda: "still running")
+    assert "no cluster is running" in cluster.control("status").stderr
+    assert cluster.control("start").returncode == 0
+    cluster.control("stop")
+
+
+def test_anyone_but_root_is_told(cluster):
+    """Daemons would fail with messages of their own."""
+    answer = subprocess.run(
+        ["setpriv", "--reuid=65534", "--clear-groups", "bash", "-s", "start"],
+        stdin=cluster.script.open(),
+        capture_output=True,
+        text=True,
+        cwd="/",
+    )
+    assert answer.returncode == 2
+    assert "only root" in answer.stderr
