@@ -53,25 +53,30 @@ def test_mpi_starts_real_ranks(project_root: Path) -> None:
     assert sorted(answer.stdout.splitlines()) == [f"rank {rank} of 3" for rank in range(3)]
 
 
+@pytest.mark.parametrize("launcher", ["mpi.sh", "horovod.sh", "torchrun.sh"])
 @pytest.mark.parametrize("arguments", [(), ("2",), ("none", "voxelize"), ("0", "voxelize")])
-def test_mpi_wrong_use_exits_2(project_root: Path, arguments: tuple[str, ...]) -> None:
+def test_wrong_use_exits_2(project_root: Path, launcher: str, arguments: tuple[str, ...]) -> None:
     """mpirun's own message for a missing command fills a screen."""
-    answer = _run(project_root / "launchers" / "mpi.sh", *arguments)
+    answer = _run(project_root / "launchers" / launcher, *arguments)
     assert answer.returncode == 2
-    assert "launchers/mpi.sh N COMMAND" in answer.stderr
+    assert f"launchers/{launcher} N COMMAND" in answer.stderr
 
 
-def test_mpi_without_mpirun_says_where_to_get_one(clone: Path, tmp_path: Path) -> None:
-    """'command not found' would not tell that the launcher can install one."""
+@pytest.mark.parametrize(
+    ("launcher", "words"),
+    [("mpi.sh", "quickstart.sh"), ("horovod.sh", "hpc/install/horovod.sh"), ("torchrun.sh", "quickstart.sh")],
+)
+def test_a_missing_program_is_told_with_where_to_get_it(clone: Path, tmp_path: Path, launcher: str, words: str) -> None:
+    """'command not found' would not tell that the project can install it."""
     tools = tmp_path / "tools"
     tools.mkdir()
     for tool in ("bash", "dirname", "id", "grep"):
         found = shutil.which(tool)
         assert found
         (tools / tool).symlink_to(found)
-    answer = _run(clone / "launchers" / "mpi.sh", "2", "voxelize", PATH=str(tools))
+    answer = _run(clone / "launchers" / launcher, "2", "voxelize", PATH=str(tools))
     assert answer.returncode == 2
-    assert "quickstart.sh" in answer.stderr
+    assert words in answer.stderr
 
 
 def test_an_old_python_is_refused_clearly(clone: Path) -> None:
