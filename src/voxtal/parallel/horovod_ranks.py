@@ -20,6 +20,9 @@ class HorovodRanks(DataParallel):
     def __init__(self, launch: Launch, compression: str) -> None:
         # ranks wait minutes for rank 0 to encode or to write; the ones that are gone are noticed by their connections
         os.environ.setdefault("HOROVOD_STALL_CHECK_TIME_SECONDS", "1800")
+        # Horovod's thread asks the other ranks for news all the time, and Open MPI spins until they answer: where that
+        # takes cores from the training itself, two ranks were as slow as one
+        os.environ.setdefault("OMPI_MCA_mpi_yield_when_idle", "1")
         try:
             import horovod.torch as hvd
         except ImportError as error:

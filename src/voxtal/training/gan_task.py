@@ -95,10 +95,9 @@ class GANTask:
         if self.published:
             loss = discriminator_loss(self.discriminator(original), self.discriminator(generated))
         else:
-            logits_original, penalty_original = gradient_penalty(self.discriminator, _blurred(original, share))
-            logits_generated, penalty_generated = gradient_penalty(self.discriminator, _blurred(generated, share))
-            loss = relativistic_loss(logits_original, logits_generated)
-            loss = loss + PENALTY / 2 * (penalty_original + penalty_generated)
+            both = torch.cat([_blurred(original, share), _blurred(generated, share)])
+            logits, penalty = gradient_penalty(self.discriminator, both)
+            loss = relativistic_loss(*logits.chunk(2)) + PENALTY * penalty
         descend(loss, self.discriminator_optimizer, share)
         return loss.detach()
 

@@ -1,0 +1,157 @@
+"""Training on two ranks against one: torch.distributed and Horovod, with and without compression and tensor fusion.
+
+    python benchmarks/scaling_training.py STRUCTURES.h5 [--models sites-ae] [--ranks 2] [--seconds 8] [--repeats 3]
+
+Every way is started in turns, on the preset `laptop`, with the same global batch and one thread a rank; samples per
+second of the clock, medians over the repeats. Efficiency: the rate over that of one rank times the number of ranks.
+"All-reduce": what a step spends on averaging gradients, in it the wait for the slowest rank. "Tensors": one all-reduce
+for each gradient, instead of voxtal's single one for all of them; Horovod fuses them again unless its threshold is 0.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from train import MODELS, make_task, prepared
+
+from voxtal.cli.common import print_table
+from voxtal.config import build_config
+from voxtal.data.dataset import VoxelDataset
+from voxtal.parallel.data_parallel import data_parallel
+from voxtal.parallel.launch import local_environment, mpirun
+
+WAYS: dict[str, tuple[str, dict[str, str]]] = {
+    "one rank": ("", {}),
+    "ddp": ("torchrun", {}),
+    "ddp, fp16": ("torchrun", {"COMPRESSION": "fp16"}),
+    "horovod": ("mpirun", {}),
+    "horovod, fp16": ("mpirun", {"COMPRESSION": "fp16"}),
+    "horovod, tensors": ("mpirun", {"TENSORS": "1"}),
+    "horovod, tensors, no fusion": ("mpirun", {"TENSORS": "1", "HOROVOD_FUSION_THRESHOLD": "0"}),
+}
+"""Name -> launcher and what is set in the environment."""
+
+
+def reduce_each_tensor(optimizer: torch.optim.Optimizer) -> None:
+    """What Horovod's own optimizer does."""
+    import horovod.torch as hvd
+
+    gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
+    flat = [gradient.reshape(-1).clone() for gradient in gradients]  # Horovod takes no channels-last tensors
+    handles = [hvd.allreduce_async_(tensor, name=f"g{i}", op=hvd.Average) for i, tensor in enumerate(flat)]
+    for gradient, handle in zip(gradients, handles, strict=True):
+        gradient.copy_(hvd.synchronize(handle).view_as(gradient))
+
+
+def timed(function: Any, spent: list[float]) -> Any:
+    def call(*arguments: Any) -> Any:
+        began = time.perf_counter()
+        result = function(*arguments)
+        spent[0] += time.perf_counter() - began
+        return result
+
+    return call
+
+
+def measure(model: str, folder: Path, batch: int, seconds: float) -> None:
+    """One rank's part of a measurement; rank 0 prints it."""
+    torch.set_num_threads(1)
+    parallel: Any = data_parallel("auto", os.environ.get("COMPRESSION", "none"))
+    spent = [0.0]
+    average = reduce_each_tensor if "TENSORS" in os.environ else parallel._average_gradients
+    parallel._average_gradients = timed(average, spent)
+    config = build_config({"preset": "laptop"})
+    batch = batch or getattr(config.train, model.replace("-", "_")).batch_size
+    task = make_task(model, config, VoxelDataset(folder / "laptop"), batch, parallel)
+    times, waits, index = [], [], 0
+    began = time.perf_counter()
+    while index < 5 or parallel.bcast(time.perf_counter() - began < seconds):
+        torch.manual_seed(index)
+        spent[0], started = 0.0, time.perf_counter()
+        losses = task.step(index, np.random.default_rng(index))
+        parallel.mean(losses)
+        times.append(time.perf_counter() - started)
+        waits.append(spent[0])
+        index += 1
+    if parallel.rank == 0:
+        bytes_a_step = 4 * sum(p.numel() for o in task.optimizers.values() for g in o.param_groups for p in g["params"])
+        step, wait = (float(np.median(values[2:])) for values in (times, waits))
+        print(json.dumps({"rate": batch / step, "wait": wait, "bytes": bytes_a_step, "steps": index}))
+    parallel.close()
+
+
+def start(way: str, model: str, folder: Path, arguments: argparse.Namespace) -> dict[str, float]:
+    """Measure one way in processes of its own."""
+    launcher, extra = WAYS[way]
+    ranks, options = str(arguments.ranks), ["--batch", str(arguments.batch), "--seconds", str(arguments.seconds)]
+    script = [__file__, "--measure", str(folder), "--models", model, *options]
+    torchrun = str(Path(sys.executable).with_name("torchrun"))
+    command = {
+        "": [sys.executable, *script],
+        "torchrun": [torchrun, "--nproc-per-node", ranks, "--", *script],
+        "mpirun": [mpirun() or "mpirun", "-n", ranks, "--bind-to", "none", sys.executable, *script],
+    }[launcher]
+    done = subprocess.run(command, env={**local_environment(), **extra}, stdout=subprocess.PIPE, text=True, check=True)
+    return json.loads(next(line for line in done.stdout.splitlines() if line.startswith("{")))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("structures", type=Path, nargs="?")
+    parser.add_argument("--models", nargs="+", choices=MODELS, default=["sites-ae", "ccdcgan"])
+    parser.add_argument("--ways", nargs="+", choices=WAYS, default=list(WAYS))
+    parser.add_argument("--ranks", type=int, default=2)
+    parser.add_argument("--batch", type=int, default=0, help="Global batch; the preset's if not given.")
+    parser.add_argument("--seconds", type=float, default=8.0)
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--measure", type=Path, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.measure:
+        measure(arguments.models[0], arguments.measure, arguments.batch, arguments.seconds)
+        return
+    table = []
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch)
+        prepared(arguments.structures, folder, 300, "laptop", "cpu")
+        for model in arguments.models:
+            found: dict[str, list[dict[str, float]]] = {way: [] for way in arguments.ways}
+            for _ in range(arguments.repeats):
+                for way, results in found.items():
+                    results.append(start(way, model, folder, arguments))
+                    print(model, way, results[-1], file=sys.stderr, flush=True)
+            middle = {
+                way: {key: float(np.median([r[key] for r in results])) for key in results[0]}
+                for way, results in found.items()
+            }
+            one = middle.get("one rank", {"rate": float("nan")})["rate"]
+            for way, result in middle.items():
+                ranks = 1 if way == "one rank" else arguments.ranks
+                table.append(
+                    (
+                        model,
+                        way,
+                        f"{result['rate']:,.0f}",
+                        f"{result['rate'] / one / ranks:.0%}",
+                        f"{1e3 * result['wait']:.1f}",
+                        f"{result['bytes'] / 1e6:.1f}",
+                    )
+                )
+    print_table(
+        f"Training on {arguments.ranks} ranks",
+        ("model", "way", "samples/s", "efficiency", "all-reduce, ms a step", "gradients, MB"),
+        table,
+    )
+
+
+if __name__ == "__main__":
+    main()
