@@ -1,9 +1,11 @@
 """Training on two ranks against one: torch.distributed and Horovod, with and without compression and tensor fusion.
 
-    python benchmarks/scaling_training.py STRUCTURES.h5 [--models sites-ae] [--ranks 2] [--seconds 8] [--repeats 3]
+    python benchmarks/scaling_training.py STRUCTURES.h5 [--models sites-ae] [--ranks 2] [--scaling weak|strong]
 
-Every way is started in turns, on the preset `laptop`, with the same global batch and one thread a rank; samples per
-second of the clock, medians over the repeats. Efficiency: the rate over that of one rank times the number of ranks.
+Every way is started in turns, on the preset `laptop`, with one thread a rank; samples per second of the clock, medians
+over the repeats. Weak scaling: each rank has the batch of one rank alone. Strong: the ranks share it.
+Efficiency: the rate over that of one rank times the number of ranks. "Unrelated": as many trainings of one rank at
+once, which know nothing of each other: what the machine has for two, whoever averages.
 "All-reduce": what a step spends on averaging gradients, in it the wait for the slowest rank. "Tensors": one all-reduce
 for each gradient, instead of voxtal's single one for all of them; Horovod fuses them again unless its threshold is 0.
 """
@@ -32,6 +34,7 @@ from voxtal.parallel.launch import local_environment, mpirun
 
 WAYS: dict[str, tuple[str, dict[str, str]]] = {
     "one rank": ("", {}),
+    "unrelated": ("each", {}),
     "ddp": ("torchrun", {}),
     "ddp, fp16": ("torchrun", {"COMPRESSION": "fp16"}),
     "horovod": ("mpirun", {}),
@@ -63,7 +66,7 @@ def timed(function: Any, spent: list[float]) -> Any:
     return call
 
 
-def measure(model: str, folder: Path, batch: int, seconds: float) -> None:
+def measure(model: str, folder: Path, batch: int, seconds: float, weak: bool) -> None:
     """One rank's part of a measurement; rank 0 prints it."""
     torch.set_num_threads(1)
     parallel: Any = data_parallel("auto", os.environ.get("COMPRESSION", "none"))
@@ -71,7 +74,7 @@ def measure(model: str, folder: Path, batch: int, seconds: float) -> None:
     average = reduce_each_tensor if "TENSORS" in os.environ else parallel._average_gradients
     parallel._average_gradients = timed(average, spent)
     config = build_config({"preset": "laptop"})
-    batch = batch or getattr(config.train, model.replace("-", "_")).batch_size
+    batch = (batch or getattr(config.train, model.replace("-", "_")).batch_size) * (parallel.size if weak else 1)
     task = make_task(model, config, VoxelDataset(folder / "laptop"), batch, parallel)
     times, waits, index = [], [], 0
     began = time.perf_counter()
@@ -93,16 +96,24 @@ def measure(model: str, folder: Path, batch: int, seconds: float) -> None:
 def start(way: str, model: str, folder: Path, arguments: argparse.Namespace) -> dict[str, float]:
     """Measure one way in processes of its own."""
     launcher, extra = WAYS[way]
-    ranks, options = str(arguments.ranks), ["--batch", str(arguments.batch), "--seconds", str(arguments.seconds)]
+    ranks = str(arguments.ranks)
+    options = [f"--{name}={getattr(arguments, name)}" for name in ("batch", "seconds", "scaling")]
     script = [__file__, "--measure", str(folder), "--models", model, *options]
     torchrun = str(Path(sys.executable).with_name("torchrun"))
     command = {
         "": [sys.executable, *script],
+        "each": [sys.executable, *script],
         "torchrun": [torchrun, "--nproc-per-node", ranks, "--", *script],
         "mpirun": [mpirun() or "mpirun", "-n", ranks, "--bind-to", "none", sys.executable, *script],
     }[launcher]
-    done = subprocess.run(command, env={**local_environment(), **extra}, stdout=subprocess.PIPE, text=True, check=True)
-    return json.loads(next(line for line in done.stdout.splitlines() if line.startswith("{")))
+    environment = {**local_environment(), **extra}
+    copies = arguments.ranks if launcher == "each" else 1
+    started = [subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) for _ in range(copies)]
+    outputs = [process.communicate()[0] for process in started]
+    if any(process.returncode for process in started):
+        sys.exit(f"{way} failed, see above")
+    results = [json.loads(next(line for line in out.splitlines() if line.startswith("{"))) for out in outputs]
+    return {**results[0], "rate": sum(result["rate"] for result in results)}
 
 
 def main() -> None:
@@ -111,13 +122,14 @@ def main() -> None:
     parser.add_argument("--models", nargs="+", choices=MODELS, default=["sites-ae", "ccdcgan"])
     parser.add_argument("--ways", nargs="+", choices=WAYS, default=list(WAYS))
     parser.add_argument("--ranks", type=int, default=2)
-    parser.add_argument("--batch", type=int, default=0, help="Global batch; the preset's if not given.")
+    parser.add_argument("--batch", type=int, default=0, help="Of one rank alone; the preset's if not given.")
+    parser.add_argument("--scaling", choices=("weak", "strong"), default="weak")
     parser.add_argument("--seconds", type=float, default=8.0)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--measure", type=Path, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.measure:
-        measure(arguments.models[0], arguments.measure, arguments.batch, arguments.seconds)
+        measure(arguments.models[0], arguments.measure, arguments.batch, arguments.seconds, arguments.scaling == "weak")
         return
     table = []
     with tempfile.TemporaryDirectory() as scratch:
@@ -147,7 +159,7 @@ def main() -> None:
                     )
                 )
     print_table(
-        f"Training on {arguments.ranks} ranks",
+        f"Training on {arguments.ranks} ranks, {arguments.scaling} scaling",
         ("model", "way", "samples/s", "efficiency", "all-reduce, ms a step", "gradients, MB"),
         table,
     )

@@ -90,7 +90,7 @@ class DataParallel:
 
     def _average_gradients(self, optimizer: torch.optim.Optimizer) -> None:
         parameters = [p for group in optimizer.param_groups for p in group["params"]]
-        gradients = [p.grad for p in parameters if p.grad is not None]
+        gradients = [_as_in_memory(p.grad) for p in parameters if p.grad is not None]
         flat = torch.cat([gradient.reshape(-1) for gradient in gradients]).div_(self.size)
         flat = self._summed(flat.half() if self.compression == "fp16" else flat)
         for gradient, mean in zip(gradients, flat.split([g.numel() for g in gradients]), strict=True):
@@ -121,6 +121,11 @@ class DataParallel:
     def _summed(self, tensor: Tensor) -> Tensor:
         """Sum over all ranks, maybe in place. Collective."""
         return tensor
+
+
+def _as_in_memory(tensor: Tensor) -> Tensor:
+    """``tensor`` with its axes in the order of its memory: a channels-last one is then copied as a block."""
+    return tensor.permute(sorted(range(tensor.dim()), key=tensor.stride, reverse=True))
 
 
 @contextmanager
