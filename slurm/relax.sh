@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Relaxes the newest round's selected candidates. Every task of the array takes the next one that is free, until
-# none is left; the next `voxtal round` collects the results.
+# Relaxes the newest round's selected candidates and whatever else waits in the run's ledger. Every task of the array
+# takes the next one that is free, until none is left; the next `voxtal round` collects the results.
 #   RUN=runs/co-hf sbatch --array=0-15 --cpus-per-task=16 slurm/relax.sh
 # Environment:
 #   RUN           run directory; the one that the job is submitted from if not given
@@ -22,4 +22,4 @@ fi
 # shellcheck source=slurm/_common.sh
 . "$root/slurm/_common.sh"
 
-step voxtal relax --selected --run "$RUN"
+step voxtal relax --queue --run "$RUN"

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from voxtal import ledger as ledger_module
+from voxtal import owners
 from voxtal.errors import UserError
 from voxtal.ledger import Calculation, Ledger
 
@@ -92,9 +92,9 @@ def test_a_living_owner_keeps_its_claim_and_a_killed_one_loses_it(tmp_path):
 def test_a_reused_process_number_does_not_keep_a_claim(ledger):
     """After a container restart an unrelated process of the same number would block a row for ever."""
     ledger.claim(WORK)
-    host, pid, _ = ledger.owner.rsplit(":", 2)
+    host, pid, *_ = ledger.owner.split(":")
     with sqlite3.connect(ledger.path) as connection:
-        connection.execute("UPDATE calculations SET owner = ?", (f"{host}:{pid}:1",))
+        connection.execute("UPDATE calculations SET owner = ?", (f"{host}:{pid}:1:-",))
     assert ledger.claim(WORK) == "ours"
 
 
@@ -102,12 +102,79 @@ def test_an_owner_on_another_host_is_dead_when_it_stops_beating(ledger):
     """A node that went down would leave rows running for ever, or a living one would be robbed."""
     ledger.claim(WORK)
     with sqlite3.connect(ledger.path) as connection:
-        connection.execute("UPDATE calculations SET owner = 'elsewhere:1:1'")
+        connection.execute("UPDATE calculations SET owner = 'elsewhere:1:1:-'")
     assert ledger.claim(WORK) == "taken"
     with sqlite3.connect(ledger.path) as connection:
-        silent_since = time.time() - ledger_module.DEAD_AFTER_SECONDS - 1
+        silent_since = time.time() - owners.DEAD_AFTER_SECONDS - 1
         connection.execute("UPDATE calculations SET heartbeat = ?", (silent_since,))
     assert ledger.claim(WORK) == "ours"
+
+
+def test_an_owner_under_slurm_is_dead_when_its_job_has_ended_or_runs_again(ledger, tmp_path, monkeypatch):
+    """A killed array task's calculations would wait for ten minutes, or those of a living one be run twice."""
+    squeue = tmp_path / "squeue"
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+
+    def slurm_says(state: str) -> None:
+        squeue.write_text(f"#!/bin/sh\n{state}\n")
+        squeue.chmod(0o755)
+        owners._asked.clear()
+
+    now = time.time()
+    slurm_says("echo RUNNING")
+    assert owners.is_alive("elsewhere:1:1:77.0", now, now)
+    slurm_says("echo PENDING")  # requeued: it will run with a new owner
+    assert not owners.is_alive("elsewhere:1:1:77.0", now, now)
+    slurm_says("echo 'slurm_load_jobs error: Invalid job id specified' >&2; exit 1")
+    assert not owners.is_alive("elsewhere:1:1:77.0", now, now)
+    slurm_says("echo 'Unable to contact slurm controller' >&2; exit 1")
+    assert owners.is_alive("elsewhere:1:1:77.0", now, now)
+    monkeypatch.setenv("SLURM_JOB_ID", "77")
+    monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
+    assert not owners.is_alive("elsewhere:1:1:77.0", now, now)
+    assert owners.this_process().endswith(":77.1")
+
+
+def test_what_waits_is_claimed_largest_first_by_calculator_and_settings(ledger):
+    """The largest calculation would start last and be waited for alone, or be run by another calculator."""
+    small = replace(WORK, calculator="emt", initial="s")
+    large = replace(WORK, calculator="emt", initial="larger", folder="/x")
+    other = replace(WORK, calculator="other", initial="o")
+    assert ledger.enqueue([small, large, other]) == 3
+    assert ledger.enqueue([small]) == 0
+    assert ledger.waiting() == [("emt", WORK.settings), ("other", WORK.settings)]
+    assert ledger.counts() == {("training", "waiting"): 3}
+    assert ledger.claim_waiting("emt", WORK.settings) == large
+    assert ledger.claim_waiting("emt", WORK.settings) == small
+    assert ledger.claim_waiting("emt", WORK.settings) is None
+    assert ledger.claim(other) == "ours"
+    ledger.finish(small.key, status="converged")
+    assert ledger.enqueue([small]) == 0
+    assert ledger.result(large.key) is None
+    ledger.release()
+    assert ledger.counts() == {("training", "converged"): 1, ("training", "waiting"): 2}
+
+
+def test_what_dead_owners_had_queued_waits_again(tmp_path):
+    """Rows of a killed array task would stay running for ever."""
+    path = tmp_path / "ledger.sqlite"
+    with Ledger(path) as ledger:
+        ledger.enqueue([WORK])
+        other = claim_in_another_process(path, "time.sleep(60)")
+        assert other.stdout.readline().strip() == "ours"
+        assert ledger.revive() == 0
+        other.kill()
+        other.wait()
+        assert ledger.revive() == 1
+        assert ledger.counts() == {("training", "waiting"): 1}
+        ledger.claim(WORK)
+        ledger.hand_over(WORK.key, owners.of_engine("job-1"))
+        assert ledger.revive() == 0  # the engine alone says when it is dead
+        assert list(ledger.owned("engine:")) == [WORK.key]
+        ledger.finish(WORK.key, status="failed", reason="walltime")
+        assert ledger.result(WORK.key)["attempts"] == 2
+        assert ledger.forget([WORK.key, "unknown"]) == 1
+        assert ledger.counts() == {}
 
 
 def test_release_forgets_own_unfinished_claims_only(ledger):
@@ -182,6 +249,24 @@ def test_a_ledger_of_another_version_is_refused(tmp_path):
         connection.execute("PRAGMA user_version = 99")
     with pytest.raises(UserError, match="version 99"):
         Ledger(path)
+
+
+def test_a_ledger_of_the_version_before_is_brought_up_to_date(tmp_path):
+    """Everything that a run has calculated so far would be lost with an update of voxtal."""
+    path = tmp_path / "ledger.sqlite"
+    with Ledger(path) as ledger:
+        ledger.claim(WORK)
+        ledger.finish(WORK.key, status="converged", energy_per_atom=-1.0)
+        ledger.claim(replace(WORK, initial="left"))
+    with sqlite3.connect(path) as connection:
+        for column in ("queued", "calculator", "folder"):
+            connection.execute(f"ALTER TABLE calculations DROP COLUMN {column}")
+        connection.execute("UPDATE calculations SET owner = 'here:1:1'")
+        connection.execute("PRAGMA user_version = 1")
+    with Ledger(path) as ledger:
+        assert ledger.result(WORK.key)["energy_per_atom"] == -1.0
+        assert ledger.claim(replace(WORK, initial="left")) == "taken"  # its owner beat a moment ago
+        assert ledger.enqueue([replace(WORK, initial="new")]) == 1
 
 
 def test_an_empty_file_becomes_a_ledger(tmp_path):

@@ -122,13 +122,37 @@ class ScreenConfig(_Section):
 
 class RelaxConfig(_Section):
     calculator: str = "chgnet"
+    options: dict[str, Any] = {}
+    """The calculator's own options; it checks them."""
     label_max_steps: int = Field(default=12, ge=0)
     """Optimizer steps for round 0's training structures."""
     candidate_max_steps: int = Field(default=60, ge=0)
     """Optimizer steps for candidates, elements and withheld phases."""
     fmax_ev_per_angstrom: float = Field(default=0.1, gt=0)
+    backend: Literal["local", "slurm-array", "fireworks"] = "local"
+    """``local``: worker processes of this machine. ``slurm-array``: tasks of an array job. ``fireworks``: workflows on
+    a LaunchPad."""
     workers: int = Field(default=0, ge=0)
-    """Processes; 0 means one per core."""
+    """Calculations at once on a machine; 0 means as many as ``cores`` allow."""
+    cores: int = Field(default=1, ge=1)
+    """Of each calculation."""
+    array_tasks: int = Field(default=16, ge=1)
+    """Of ``slurm-array``; fewer where there are fewer calculations."""
+    site: str = "generic"
+    """Site file of ``slurm-array``."""
+    launchpad: str | None = None
+    """File that describes the LaunchPad of ``fireworks``; FireWorks' own configuration if not given."""
+    close_at: float = Field(default=1.0, gt=0, le=1)
+    """Share of a round's candidates that have to end before the round closes; the others are left out of it."""
+
+
+class HullConfig(_Section):
+    """Which phases the candidates compete with besides the run's own."""
+
+    competing: tuple[str, ...] = ()
+    """JSON files of pymatgen entries, beside ``voxtal.toml``; ``mp`` stands for the Materials Project."""
+    competing_method: str | None = None
+    """Fingerprint of the method of entries that do not tell it themselves."""
 
 
 class Config(_Section):
@@ -145,6 +169,7 @@ class Config(_Section):
     generate: GenerateConfig = GenerateConfig()
     screen: ScreenConfig = ScreenConfig()
     relax: RelaxConfig = RelaxConfig()
+    hull: HullConfig = HullConfig()
 
 
 PRESETS: dict[str, dict[str, Any]] = {

@@ -1,14 +1,13 @@
 """The ledger of a run: every calculation and every candidate, failed ones too, in one SQLite file.
 
 It is the truth for restarts: a calculation is claimed before it starts and finished once, and the same
-calculation (structure, method, settings) is never run twice.
+calculation (structure, method, settings) is never run twice. Calculations may also wait in it, for whichever process
+claims them next.
 """
 
 from __future__ import annotations
 
 import hashlib
-import os
-import platform
 import sqlite3
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -17,15 +16,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from voxtal import owners
 from voxtal.errors import UserError
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 APPLICATION_ID = 0x766F7874  # "voxt": tells our file from any other SQLite file
-
-BEAT_SECONDS = 30.0
-"""How often an owner at work should call :meth:`Ledger.beat`."""
-DEAD_AFTER_SECONDS = 600.0
-"""A claim from another host that has not beaten for so long is free again (clocks may differ by minutes)."""
 
 _TABLES = """
 CREATE TABLE calculations (
@@ -33,7 +28,8 @@ CREATE TABLE calculations (
     method TEXT NOT NULL, settings TEXT NOT NULL, status TEXT NOT NULL, reason TEXT NOT NULL DEFAULT '',
     initial TEXT NOT NULL, relaxed TEXT, energy_per_atom REAL, energy_per_atom_before REAL,
     steps INTEGER, wall_seconds REAL, owner TEXT NOT NULL, started REAL NOT NULL, heartbeat REAL NOT NULL,
-    finished REAL, attempts INTEGER NOT NULL DEFAULT 1
+    finished REAL, attempts INTEGER NOT NULL DEFAULT 1,
+    queued INTEGER NOT NULL DEFAULT 0, calculator TEXT NOT NULL DEFAULT '', folder TEXT NOT NULL DEFAULT ''
 );
 CREATE INDEX calculations_by_purpose ON calculations (purpose, status, method);
 CREATE TABLE candidates (
@@ -41,6 +37,16 @@ CREATE TABLE candidates (
     outcome TEXT NOT NULL, reason TEXT NOT NULL DEFAULT '', predicted_formation_energy REAL
 );
 """
+
+_FROM_VERSION_1 = """
+ALTER TABLE calculations ADD COLUMN queued INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE calculations ADD COLUMN calculator TEXT NOT NULL DEFAULT '';
+ALTER TABLE calculations ADD COLUMN folder TEXT NOT NULL DEFAULT '';
+UPDATE calculations SET owner = owner || ':-';
+"""
+
+UNFINISHED = "('waiting', 'running')"
+"""States of a calculation without a result, as SQL."""
 
 CANDIDATE_COLUMNS = (
     "id",
@@ -60,8 +66,9 @@ ClaimAnswer = Literal["ours", "finished", "taken"]
 class Calculation:
     """What is to be calculated, in plain values.
 
-    ``initial`` is the structure as compact JSON text and ``settings`` the calculator's settings as JSON text,
-    both written the same way every time, for they make the key.
+    ``initial`` is the structure as compact JSON text and ``settings`` the relaxation's settings as JSON text,
+    both written the same way every time, for they make the key. ``calculator`` is the calculator's name and options
+    as JSON text, and ``folder`` where it may keep files: for the process that claims it.
     """
 
     id: str
@@ -70,6 +77,8 @@ class Calculation:
     method: str
     settings: str
     initial: str
+    calculator: str = ""
+    folder: str = ""
 
     @property
     def key(self) -> str:
@@ -94,7 +103,7 @@ class Ledger:
     def __init__(self, path: Path) -> None:
         self.path = path
         path.parent.mkdir(parents=True, exist_ok=True)
-        self.owner = _this_process()
+        self.owner = owners.this_process()
         self._connection = sqlite3.connect(path, timeout=60.0, isolation_level=None)
         self._connection.row_factory = sqlite3.Row
         try:
@@ -126,6 +135,10 @@ class Ledger:
                 connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
             elif application != APPLICATION_ID:
                 raise UserError(f"{self.path} is an SQLite file of something else, not a voxtal ledger.")
+            elif version == 1:
+                for statement in _FROM_VERSION_1.split(";"):
+                    connection.execute(statement)
+                connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
             elif version != SCHEMA_VERSION:
                 raise UserError(
                     f"{self.path} is a ledger of version {version}; this voxtal reads version "
@@ -159,32 +172,124 @@ class Ledger:
                 "SELECT status, owner, heartbeat FROM calculations WHERE key = ?", (calculation.key,)
             ).fetchone()
             if row is None:
-                connection.execute(
-                    "INSERT INTO calculations (key, id, purpose, round, method, settings, status, initial,"
-                    " owner, started, heartbeat) VALUES (?, ?, ?, ?, ?, ?, 'running', ?, ?, ?, ?)",
-                    (
-                        calculation.key,
-                        calculation.id,
-                        calculation.purpose,
-                        calculation.round,
-                        calculation.method,
-                        calculation.settings,
-                        calculation.initial,
-                        self.owner,
-                        now,
-                        now,
-                    ),
-                )
+                self._insert(calculation, "running", self.owner, now)
                 return "ours"
-            if row["status"] != "running":
+            if row["status"] not in ("waiting", "running"):
                 return "finished"
-            if row["owner"] != self.owner and _is_alive(row["owner"], row["heartbeat"], now):
+            another = row["status"] == "running" and row["owner"] != self.owner
+            if another and owners.is_alive(row["owner"], row["heartbeat"], now):
                 return "taken"
-            connection.execute(
-                "UPDATE calculations SET owner = ?, started = ?, heartbeat = ?, attempts = attempts + 1 WHERE key = ?",
-                (self.owner, now, now, calculation.key),
-            )
+            self._take(calculation.key, now, again=another)
             return "ours"
+
+    def enqueue(self, calculations: Iterable[Calculation]) -> int:
+        """Let calculations wait for whichever process claims them; how many of them the ledger did not know."""
+        before = self._connection.total_changes
+        with self._transaction():
+            for calculation in calculations:
+                self._insert(calculation, "waiting", "", time.time(), queued=True)
+        return self._connection.total_changes - before
+
+    def claim_waiting(self, calculator: str, settings: str) -> Calculation | None:
+        """Take the largest calculation of this calculator and these settings that waits; None where none does."""
+        with self._transaction() as connection:
+            row = connection.execute(
+                "SELECT key, id, purpose, round, method, settings, initial, calculator, folder FROM calculations"
+                " WHERE status = 'waiting' AND calculator = ? AND settings = ? ORDER BY length(initial) DESC LIMIT 1",
+                (calculator, settings),
+            ).fetchone()
+            if row is None:
+                return None
+            self._take(row["key"], time.time(), again=False)
+            return Calculation(**{name: row[name] for name in row.keys() if name != "key"})  # noqa: SIM118
+
+    def waiting(self) -> list[tuple[str, str]]:
+        """Calculator and settings of all that waits, in the order in which it came: elements come first."""
+        rows = self._connection.execute(
+            "SELECT calculator, settings FROM calculations WHERE status = 'waiting'"
+            " GROUP BY calculator, settings ORDER BY min(rowid)"
+        )
+        return [(row["calculator"], row["settings"]) for row in rows]
+
+    def revive(self) -> int:
+        """Let the queued calculations of dead owners wait again; their number."""
+        now = time.time()
+        with self._transaction() as connection:
+            running = connection.execute(
+                "SELECT owner, max(heartbeat) AS heartbeat FROM calculations"
+                " WHERE status = 'running' AND queued AND owner != ? GROUP BY owner",
+                (self.owner,),
+            ).fetchall()
+            dead = [row["owner"] for row in running if not owners.is_alive(row["owner"], row["heartbeat"], now)]
+            changed = [
+                connection.execute(
+                    "UPDATE calculations SET status = 'waiting', owner = '', attempts = attempts + 1"
+                    " WHERE status = 'running' AND queued AND owner = ?",
+                    (owner,),
+                ).rowcount
+                for owner in dead
+            ]
+        return sum(changed)
+
+    def hand_over(self, key: str, owner: str) -> None:
+        """Let a claimed calculation belong to ``owner``, a job of a workflow engine."""
+        with self._transaction() as connection:
+            connection.execute("UPDATE calculations SET owner = ? WHERE key = ?", (owner, key))
+
+    def owned(self, prefix: str) -> dict[str, str]:
+        """Key -> owner of the running calculations whose owner begins with ``prefix``."""
+        rows = self._connection.execute(
+            "SELECT key, owner FROM calculations WHERE status = 'running' AND substr(owner, 1, ?) = ?",
+            (len(prefix), prefix),
+        )
+        return {row["key"]: row["owner"] for row in rows}
+
+    def attempts(self, key: str) -> int:
+        """How often a calculation has been begun."""
+        return int(self._connection.execute("SELECT attempts FROM calculations WHERE key = ?", (key,)).fetchone()[0])
+
+    def again(self, key: str) -> None:
+        """Count another attempt of a claimed calculation."""
+        with self._transaction() as connection:
+            connection.execute("UPDATE calculations SET attempts = attempts + 1 WHERE key = ?", (key,))
+
+    def forget(self, keys: Iterable[str]) -> int:
+        """Delete failed calculations, so that they are run again; their number."""
+        with self._transaction() as connection:
+            return sum(
+                connection.execute("DELETE FROM calculations WHERE key = ? AND status = 'failed'", (key,)).rowcount
+                for key in keys
+            )
+
+    def _insert(self, calculation: Calculation, status: str, owner: str, now: float, *, queued: bool = False) -> None:
+        self._connection.execute(
+            "INSERT OR IGNORE INTO calculations (key, id, purpose, round, method, settings, status, initial,"
+            " calculator, folder, queued, owner, started, heartbeat)"
+            " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            (
+                calculation.key,
+                calculation.id,
+                calculation.purpose,
+                calculation.round,
+                calculation.method,
+                calculation.settings,
+                status,
+                calculation.initial,
+                calculation.calculator,
+                calculation.folder,
+                queued,
+                owner,
+                now,
+                now,
+            ),
+        )
+
+    def _take(self, key: str, now: float, *, again: bool) -> None:
+        self._connection.execute(
+            "UPDATE calculations SET status = 'running', owner = ?, started = ?, heartbeat = ?,"
+            " attempts = attempts + ? WHERE key = ?",
+            (self.owner, now, now, again, key),
+        )
 
     def finish(
         self,
@@ -218,8 +323,13 @@ class Ledger:
             )
 
     def release(self) -> None:
-        """Give back what this process has claimed and not finished; the next start runs it."""
+        """Give back what this process has claimed and not finished; the next start, or another process, runs it."""
         with self._transaction() as connection:
+            connection.execute(
+                "UPDATE calculations SET status = 'waiting', owner = '' WHERE status = 'running' AND queued"
+                " AND owner = ?",
+                (self.owner,),
+            )
             connection.execute("DELETE FROM calculations WHERE status = 'running' AND owner = ?", (self.owner,))
 
     def beat(self) -> None:
@@ -233,14 +343,14 @@ class Ledger:
     def result(self, key: str) -> dict[str, Any] | None:
         """The finished row of a calculation, or None where it is unknown or running."""
         row = self._connection.execute(
-            "SELECT * FROM calculations WHERE key = ? AND status != 'running'", (key,)
+            f"SELECT * FROM calculations WHERE key = ? AND status NOT IN {UNFINISHED}", (key,)
         ).fetchone()
         return dict(row) if row else None
 
     def calculations(self, method: str | None = None, up_to_round: int | None = None) -> list[dict[str, Any]]:
         """Finished rows, failures too, in the order in which they were started."""
         rows = self._connection.execute(
-            "SELECT * FROM calculations WHERE status != 'running' AND (?1 IS NULL OR method = ?1)"
+            f"SELECT * FROM calculations WHERE status NOT IN {UNFINISHED} AND (?1 IS NULL OR method = ?1)"
             " AND (?2 IS NULL OR round <= ?2) ORDER BY rowid",
             (method, up_to_round),
         )
@@ -307,31 +417,3 @@ class Ledger:
         finally:
             if self._connection.in_transaction:
                 self._connection.execute("ROLLBACK")
-
-
-def _this_process() -> str:
-    pid = os.getpid()
-    return f"{platform.node()}:{pid}:{_start_ticks(pid)}"
-
-
-def _is_alive(owner: str, heartbeat: float, now: float) -> bool:
-    host, pid, ticks = owner.rsplit(":", 2)
-    if host != platform.node():
-        return now - heartbeat < DEAD_AFTER_SECONDS
-    return _start_ticks(int(pid)) == ticks and ticks != "gone"
-
-
-def _start_ticks(pid: int) -> str:
-    """When process ``pid`` started: tells it from a later process of the same number."""
-    try:
-        status = Path(f"/proc/{pid}/stat").read_text()
-        return status.rpartition(")")[2].split()[19]
-    except OSError:
-        pass
-    try:
-        os.kill(pid, 0)  # no /proc (macOS): the number alone must do
-    except ProcessLookupError:
-        return "gone"
-    except PermissionError:
-        pass
-    return "unknown"

@@ -19,11 +19,13 @@ from voxtal.active.rounds import (
     summarize,
     write_hull,
 )
+from voxtal.calculators.base import CalculatorSpec
 from voxtal.config import build_config
 from voxtal.generation.stage import ATTEMPT, PREDICTED, REASON
 from voxtal.ledger import Ledger
 from voxtal.runs import Run, write_json
 from voxtal.structures.structure_set import FORMATION_ENERGY, SOURCE, SPLIT, StructureSet
+from voxtal.workflows.local import Local
 from voxtal.workflows.relaxation import relax_set
 
 
@@ -104,7 +106,12 @@ def test_round_of_which_nothing_passes(trained_run: Run, copper_gold: list[Any],
     paths = trained_run.round(0)
     settings = relax_settings(trained_run, 0)
     relax_set(
-        StructureSet.read(paths.structures).subset([23]), "emt", settings, trained_run.ledger, "training", workers=1
+        StructureSet.read(paths.structures).subset([23]),
+        CalculatorSpec("emt"),
+        settings,
+        trained_run.ledger,
+        "training",
+        backend=Local(1),
     )
     said: list[str] = []
     candidates_of(copper_gold[:4], ["no sites", "no sites", "not finite", "atoms closer than 0.5 A"]).write(

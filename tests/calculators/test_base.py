@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from voxtal.calculators.base import Method
+from voxtal.calculators.base import CalculatorSpec, Method
 from voxtal.calculators.registry import CALCULATORS, get_calculator
 from voxtal.errors import UserError
 
@@ -24,13 +24,13 @@ def test_fingerprint_changes_with_every_field(field):
     assert METHOD.fingerprint != replace(METHOD, details={"weights": "abd", "a": "b"}).fingerprint
 
 
-@pytest.mark.parametrize("name", sorted(CALCULATORS))
+@pytest.mark.parametrize("name", sorted(set(CALCULATORS) - {"espresso"}))  # it needs a table: test_espresso.py
 def test_every_registered_calculator_has_a_method_of_its_own(name):
     """A calculator in the table could not be made, or two would share labels."""
-    assert get_calculator(name).method.code == name
+    assert get_calculator(CalculatorSpec(name)).method.code == name
 
 
 def test_an_unknown_calculator_names_the_right_ones():
     """A typo would end in a traceback."""
     with pytest.raises(UserError, match=r"there are chgnet, emt.*'chgnet'"):
-        get_calculator("chgnt")
+        get_calculator(CalculatorSpec("chgnt"))

@@ -43,8 +43,9 @@ def test_an_atom_without_neighbours_fails(calculator, capfd):
 def test_the_method_is_known_without_torch():
     """`voxtal status` and every parent process would pay seconds for importing torch."""
     code = (
-        "import sys; from voxtal.calculators.registry import get_calculator;"
-        "print(get_calculator('chgnet').method.fingerprint); assert 'torch' not in sys.modules"
+        "import sys; from voxtal.calculators.base import CalculatorSpec\n"
+        "from voxtal.calculators.registry import get_calculator\n"
+        "print(get_calculator(CalculatorSpec('chgnet')).method.fingerprint); assert 'torch' not in sys.modules"
     )
     answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert answer.stdout.startswith("chgnet-0.3.0-")

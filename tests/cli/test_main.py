@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import resource
 import signal
+import sqlite3
 import subprocess
 import sys
 import textwrap
@@ -13,10 +14,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from pymatgen.core import Lattice, Structure
 
 from voxtal.cli.common import print_table, progress
 from voxtal.cli.main import VERBS
+from voxtal.structures.structure_set import StructureSet
 
+FCC = [[0, 0, 0], [0.5, 0.5, 0], [0.5, 0, 0.5], [0, 0.5, 0.5]]
 VOXTAL = Path(sys.executable).with_name("voxtal")
 
 
@@ -210,6 +214,27 @@ def test_a_full_disk_exits_1_and_says_so(nearly_full_disk: Path) -> None:
     assert f"No space left on device: {nearly_full_disk / 'index.html'}" in answer.stderr
     assert "Traceback" not in answer.stderr
     assert not list(nearly_full_disk.iterdir())
+
+
+@pytest.mark.slow
+def test_a_full_disk_costs_no_finished_calculation(nearly_full_disk: Path) -> None:
+    """A quota that is reached over night would cost the night's relaxations, or the ledger."""
+    root = nearly_full_disk
+    edges = [3.55 + 0.001 * k for k in range(50)]
+    structures = [Structure(Lattice.cubic(a), ["Cu"] * 4, FCC) for a in edges]
+    StructureSet.from_structures(structures, [f"s{k}" for k in range(50)]).write(root.parent / "in.h5")
+    words = ("relax", root.parent / "in.h5", "-o", root.parent / "out.h5", "--run", root, "--calculator", "emt")
+    stopped = _voxtal(*words, "--max-steps", 0)
+    assert stopped.returncode == 1
+    assert "The ledger cannot be written (database or disk is full)" in stopped.stderr
+    with sqlite3.connect(root / "ledger.sqlite") as ledger:
+        finished = dict(ledger.execute("SELECT id, finished FROM calculations WHERE status = 'unconverged'"))
+    assert finished
+    subprocess.run(["mount", "-o", "remount,size=4m", str(root)], check=True)
+    assert _voxtal(*words, "--max-steps", 0).returncode == 0
+    with sqlite3.connect(root / "ledger.sqlite") as ledger:
+        assert dict(ledger.execute("SELECT id, finished FROM calculations")).items() >= finished.items()
+    assert len(StructureSet.read(root.parent / "out.h5")) == 50
 
 
 def test_a_file_size_limit_exits_1_and_says_so(run_directory: Path) -> None:

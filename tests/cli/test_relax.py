@@ -134,7 +134,7 @@ def selected_of(run: Run, n: int) -> StructureSet:
 
 def in_another_process(run: Run) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [str(Path(sys.executable).with_name("voxtal")), "relax", "--selected", "--run", str(run.root)],
+        [str(Path(sys.executable).with_name("voxtal")), "relax", "--queue", "--run", str(run.root)],
         stdout=subprocess.PIPE,
         text=True,
         env=os.environ | {"OMP_NUM_THREADS": "1"},
@@ -159,7 +159,7 @@ def test_processes_share_the_selected_candidates_and_the_round_collects_them(tra
         rows = [row for row in ledger.calculations() if row["purpose"] == "candidate"]
     assert {row["id"] for row in rows} == set(selected.ids)
     assert sorted(row["attempts"] for row in rows) == [1] * 29 + [2]
-    assert all("of 30 selected candidates are done" in text for text in said)
+    assert all("voxtal round" in text for text in said)
     relax_selected(trained_run, trained_run.round(0), quiet)
     relaxed = StructureSet.read(relaxed_path(trained_run.round(0)))
     assert list(relaxed.ids) == list(selected.ids)
@@ -169,7 +169,7 @@ def test_processes_share_the_selected_candidates_and_the_round_collects_them(tra
 
 def test_selected_candidates_have_to_be_there_and_settings_are_the_runs(trained_run, capsys):
     """Candidates relaxed with settings of their own would be relaxed again by the round."""
-    assert call("--selected", "--run", trained_run.root) == EXIT_USAGE
-    assert "choose them with `voxtal evaluate`" in capsys.readouterr().err
-    assert call("--selected", "--max-steps", 3, "--run", trained_run.root) == EXIT_USAGE
+    assert call("--queue", "--run", trained_run.root) == EXIT_DONE
+    assert "Nothing waits" in capsys.readouterr().out
+    assert call("--queue", "--max-steps", 3, "--run", trained_run.root) == EXIT_USAGE
     assert "change the settings in voxtal.toml" in capsys.readouterr().err

@@ -1,15 +1,26 @@
 from __future__ import annotations
 
+import csv
 import json
+from functools import partial
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pymatgen.core import Lattice, Structure
 
 from voxtal.errors import UserError
 from voxtal.reports.hull_figure import energy_window, hull_figure, subscripted
-from voxtal.screening.hull import HullEntry, build_hull
+from voxtal.reports.hull_files import write_hull_files
+from voxtal.screening.hull import (
+    HullEntry,
+    build_hull,
+    build_hulls,
+    lowest_elements,
+    referenced,
+    signed_heights,
+)
 
 
 def entry(id: str, role: str, energy: float, method: str = "", round: int = 0, **composition: float) -> HullEntry:
@@ -54,6 +65,13 @@ def test_missing_elements_stand_at_zero_and_given_ones_are_not_doubled():
     """pymatgen refuses a hull without every element, or elements would be listed twice."""
     hull = build_hull([entry("co", "element", 0.0, Co=1), *CO_HF], "Co-Hf", "emt")
     assert [row["id"] for row in hull["entries"] if row["role"] == "element"] == ["element-Hf", "co"]
+
+
+def test_an_element_that_is_not_in_its_ground_state_is_no_reference():
+    """Everything would look more stable where only a high phase of an element is among the structures."""
+    hull = build_hull([entry("high-co", "training", 0.2, Co=1), *CO_HF], "Co-Hf", "emt")
+    assert rows_of(hull)["high-co"]["e_above_known_hull_ev_per_atom"] == pytest.approx(0.2)
+    assert hull["known_hull"][0] == "element-Co"
 
 
 def test_a_hull_of_nothing_is_its_elements():
@@ -129,3 +147,84 @@ def test_figure_of_four_elements_is_refused(tmp_path):
 def test_formulas_are_subscripted():
     """Labels would read Co2Hf5 instead of with subscripts."""
     assert subscripted("Co2Hf15") == "Co$_{2}$Hf$_{15}$"
+
+
+def test_formation_energies_are_against_the_lowest_known_element():
+    """Competing phases with a better element, and a pure candidate, would shift energies against each other."""
+    total = [
+        HullEntry("co-1", "element", {"Co": 2}, energy_per_atom=-6.9),
+        HullEntry("co-2", "competing", {"Co": 1}, energy_per_atom=-7.0),
+        HullEntry("co-3", "training", {"Co": 1}, energy_per_atom=-7.1),
+        HullEntry("co-4", "candidate", {"Co": 1}, energy_per_atom=-7.2),
+        HullEntry("hf", "training", {"Hf": 2}, energy_per_atom=-9.0),
+        HullEntry("cohf", "candidate", {"Co": 1, "Hf": 1}, energy_per_atom=-8.4),
+        HullEntry("coo", "candidate", {"Co": 1, "O": 1}, energy_per_atom=-8.4),
+    ]
+    references = lowest_elements(total)
+    assert references == {"Co": -7.0, "Hf": -9.0}
+    made = {e.id: e.formation_energy for e in referenced(total, references)}
+    assert made == pytest.approx({"co-1": 0.1, "co-2": 0, "co-3": -0.1, "co-4": -0.2, "hf": 0, "cohf": -0.4})
+    rows = rows_of(build_hull(referenced(total, references), "Co-Hf", ""))
+    assert rows["co-4"]["e_above_known_hull_ev_per_atom"] == pytest.approx(-0.1)
+    assert rows["cohf"]["e_above_hull_ev_per_atom"] == 0.0
+
+
+def many_systems() -> list[HullEntry]:
+    random = np.random.default_rng(5)
+    entries = []
+    for n in range(120):
+        symbols = random.choice(["Al", "Cr", "Mn", "Ni"], random.integers(1, 5), replace=False)
+        amounts = {str(s): float(random.integers(1, 4)) for s in symbols}
+        role = "candidate" if n % 3 == 0 else "training"
+        entries.append(entry(f"p{n}", role, float(random.normal(-0.1, 0.2)), **amounts))
+    return entries
+
+
+def test_heights_of_a_run_over_many_systems_are_those_of_one_large_hull():
+    """A run over many systems would have no energies above hull, or leave subsystems out of them."""
+    entries = many_systems()
+    above_known, above = signed_heights(entries)
+    rows = rows_of(build_hull(entries, "Al-Cr-Mn-Ni", "emt"))
+    assert above_known == pytest.approx([rows[e.id]["e_above_known_hull_ev_per_atom"] for e in entries])
+    assert above == pytest.approx([rows[e.id]["e_above_hull_ev_per_atom"] for e in entries])
+    assert (above_known < 0).any()
+    many = build_hulls(entries, "emt")
+    assert many["system"] is None
+    assert set(many["hull"]) == {row["id"] for row in many["entries"] if row["on_hull"]}
+
+
+def test_space_groups_are_found_only_for_what_is_told():
+    """A hull of ten thousand labels would take a minute of symmetry analysis."""
+    made: list[str] = []
+
+    def structure(id: str):
+        made.append(id)
+        return Structure(Lattice.cubic(3.0), ["Co", "Hf"], [[0, 0, 0], [0.5, 0.5, 0.5]])
+
+    entries = [
+        HullEntry(
+            f"e{n}",
+            "candidate" if n == 3 else "training",
+            {"Co": 1, "Hf": 1},
+            -0.3 + n / 10,
+            structure=partial(structure, f"e{n}"),
+        )
+        for n in range(5)
+    ]
+    rows = rows_of(build_hull(entries, "Co-Hf", "emt"))
+    assert made == ["e0", "e3"]
+    assert (rows["e0"]["spacegroup"], rows["e1"]["spacegroup"]) == (221, None)
+
+
+def test_files_of_a_hull(tmp_path):
+    """The table would lack rows, or a hull of four elements or of many systems would fail for want of a figure."""
+    hull = build_hull(CO_HF, "Co-Hf", "emt")
+    written = write_hull_files(hull, tmp_path / "two")
+    assert [path.name for path in written] == ["hull.json", "hull.csv", "hull.png", "hull.svg"]
+    rows = list(csv.DictReader((tmp_path / "two" / "hull.csv").open()))
+    assert {row["id"] for row in rows} == rows_of(hull).keys()
+    assert float(rows[-1]["e_above_hull_ev_per_atom"]) == max(
+        row["e_above_hull_ev_per_atom"] for row in hull["entries"]
+    )
+    for made in (build_hull(many_systems(), "Al-Cr-Mn-Ni", "emt"), build_hulls(many_systems(), "emt")):
+        assert [path.name for path in write_hull_files(made, tmp_path / "four")] == ["hull.json", "hull.csv"]

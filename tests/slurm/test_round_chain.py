@@ -50,7 +50,7 @@ def test_chain_runs_through_and_the_array_shares_the_candidates(
     assert len(rows) == len(selected)
     assert {attempts for _, attempts, _ in rows} == {1}
     assert {owner.split(":")[0] for _, _, owner in rows} <= {"n1", "n2"}
-    assert "relax candidates" in logs
+    assert "Relaxed here: " in logs
     assert (run.round(1).structures).is_file()
 
 

@@ -13,10 +13,11 @@ from ase.build import bulk
 from pymatgen.core import Lattice, Structure
 from pymatgen.io.ase import AseAtomsAdaptor
 
-from voxtal.calculators.base import RelaxSettings
+from voxtal.calculators.base import CalculatorSpec, RelaxSettings
 from voxtal.ledger import Ledger
-from voxtal.workflows.local import Job, run_jobs
-from voxtal.workflows.plain import structure_from_text, structure_to_text
+from voxtal.structures.text import structure_from_text, structure_to_text
+from voxtal.workflows.jobs import Job, calculations_of, run_jobs
+from voxtal.workflows.local import MAX_ATTEMPTS, Local
 
 SETTINGS = RelaxSettings(max_steps=15, fmax_ev_per_angstrom=0.05)
 KILLED = "worker process killed by SIGKILL"
@@ -37,8 +38,11 @@ def small_jobs(n: int) -> list[Job]:
     return [Job(f"small-{k}", copper(3.6 + 0.01 * k), "training") for k in range(n)]
 
 
-def run(jobs, path: Path, **options):
-    return run_jobs(jobs, "emt", SETTINGS, path / "ledger.sqlite", **options)
+EMT = CalculatorSpec("emt")
+
+
+def run(jobs, path: Path, workers: int, **options):
+    return run_jobs(jobs, EMT, SETTINGS, path / "ledger.sqlite", Local(workers), **options)
 
 
 def test_rows_come_in_order_and_nothing_runs_twice(tmp_path):
@@ -60,25 +64,52 @@ def test_rows_come_in_order_and_nothing_runs_twice(tmp_path):
     assert {row["attempts"] for row in again} == {1}
 
 
-def test_a_killed_worker_costs_its_own_calculation_only(tmp_path):
-    """One segfault would end the run, hang it, or fail other structures."""
+def kill_workers(*_: object) -> None:
+    for child in multiprocessing.active_children():
+        os.kill(child.pid, signal.SIGKILL)
+        child.join()
+
+
+def test_a_killed_worker_costs_an_attempt_of_its_own_calculation_only(tmp_path):
+    """One segfault would end the run, hang it, or fail structures."""
     jobs = [Job("big", big_copper(), "training"), *small_jobs(6)]
-    killed = False
-
-    def kill_all(n: int, text: str) -> None:
-        nonlocal killed
-        if not killed:
-            for child in multiprocessing.active_children():
-                os.kill(child.pid, signal.SIGKILL)
-                child.join()
-        killed = True
-
-    rows = run(jobs, tmp_path, workers=2, advance=kill_all)
-    failed = {row["id"]: row["reason"] for row in rows if row["status"] == "failed"}
-    assert failed.keys() <= {"big", "small-1"}  # what the two were at
-    assert failed["big"] == KILLED
-    assert [row["id"] for row in rows if row["id"] not in failed and row["status"] != "converged"] == []
+    kills = iter([kill_workers])
+    rows = run(jobs, tmp_path, workers=2, advance=lambda *_: next(kills, print)())
+    assert {row["status"] for row in rows} == {"converged"}
+    attempts = {row["id"]: row["attempts"] for row in rows}
+    assert attempts.pop("big") == 2
+    assert sorted(attempts.values())[:-1] == [1] * 5  # the other worker may have been at one of them
     assert not multiprocessing.active_children()
+
+
+def test_a_calculation_that_kills_its_worker_each_time_fails(tmp_path, monkeypatch):
+    """A structure that a calculator crashes on would be tried for ever."""
+    monkeypatch.syspath_prepend(Path(__file__).parent)
+    crashing = CalculatorSpec("crashing_calculator:Crashing")
+    rows = run_jobs(small_jobs(2), crashing, SETTINGS, tmp_path / "ledger.sqlite", Local(2))
+    assert [(row["status"], row["attempts"]) for row in rows] == [("failed", MAX_ATTEMPTS)] * 2
+    assert {row["reason"] for row in rows} == {f"{KILLED}, {MAX_ATTEMPTS} times"}
+
+
+def test_programs_that_a_calculator_started_end_with_its_worker(tmp_path, monkeypatch):
+    """pw.x or VASP would go on calculating for nobody, and write where the next attempt does."""
+    monkeypatch.syspath_prepend(Path(__file__).parent)
+    spec = CalculatorSpec("crashing_calculator:Starting")
+    (calculation,) = calculations_of(small_jobs(1), spec, SETTINGS, 0, tmp_path / "relax")
+    parent = in_another_process(
+        tmp_path, f"run_jobs(small_jobs(1), {spec!r}, SETTINGS, path / 'ledger.sqlite', Local(1))"
+    )
+    pid_file = Path(calculation.folder) / calculation.key[:8] / "pid"
+    deadline = time.monotonic() + 60
+    while not (pid_file.is_file() and pid_file.read_text()) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    program = int(pid_file.read_text())
+    assert is_running(program)
+    parent.kill()
+    parent.wait()
+    while is_running(program) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not is_running(program)
 
 
 def test_an_interrupted_run_keeps_what_it_finished(tmp_path):
@@ -130,18 +161,36 @@ def test_two_runs_share_one_ledger(tmp_path):
     assert {(row["status"], row["attempts"]) for row in rows} == {("converged", 1)}
 
 
-def test_jobs_of_others_need_not_be_waited_for(tmp_path):
-    """A task of an array job would hold its node until the slowest other task is done."""
-    other = in_another_process(tmp_path, "run([Job('big', big_copper(), 'training')], path, workers=1)")
-    with Ledger(tmp_path / "ledger.sqlite") as ledger:
+def test_what_waits_is_worked_on_by_whoever_comes_and_others_are_not_waited_for(tmp_path):
+    """A task of an array job would hold its node until the slowest other task is done, or leave a dead one's work."""
+    path = tmp_path / "ledger.sqlite"
+    jobs = [Job("big", big_copper(), "training"), *small_jobs(2)]
+    with Ledger(path) as ledger:
+        assert ledger.enqueue(calculations_of(jobs, EMT, SETTINGS, 0, tmp_path)) == 3
+        assert ledger.enqueue(calculations_of(jobs, EMT, SETTINGS, 0, tmp_path)) == 0
+        other = in_another_process(tmp_path, "Local(1).work(path / 'ledger.sqlite', lambda key, row: None)")
         deadline = time.monotonic() + 60
-        while ledger.counts() != {("training", "running"): 1} and time.monotonic() < deadline:
+        while ("training", "running") not in ledger.counts() and time.monotonic() < deadline:
             time.sleep(0.02)
-    rows = run([Job("big", big_copper(), "training"), *small_jobs(2)], tmp_path, workers=1, wait_for_others=False)
-    assert other.poll() is None
-    assert [row["id"] for row in rows] == ["small-0", "small-1"]
-    other.kill()
-    other.wait()
+        ended: list[str] = []
+        Local(1).work(path, lambda key, row: ended.append(row["id"]))
+        assert sorted(ended) == ["small-0", "small-1"]
+        assert other.poll() is None
+        other.kill()
+        other.wait()
+        Local(1).work(path, lambda key, row: ended.append(row["id"]))
+        assert ended[-1] == "big"
+        assert [row["attempts"] for row in ledger.calculations()] == [2, 1, 1]
+
+
+def test_a_set_is_closed_at_the_share_asked_for(tmp_path):
+    """One slow calculation would hold up a round, or those that were left would never run."""
+    jobs = [Job("big", big_copper(6), "training"), *small_jobs(5)]
+    rows = run(jobs, tmp_path, workers=2, close_at=0.8)
+    assert [row["id"] for row in rows] == [f"small-{k}" for k in range(5)]
+    assert not multiprocessing.active_children()
+    with Ledger(tmp_path / "ledger.sqlite") as ledger:
+        assert ledger.counts() == {("training", "converged"): 5}
 
 
 def test_structure_text_is_the_same_after_a_round_trip():

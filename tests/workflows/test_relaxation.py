@@ -7,17 +7,19 @@ import numpy as np
 import pytest
 from pymatgen.core import Lattice, Structure
 
-from voxtal.calculators.base import RelaxSettings
+from voxtal.calculators.base import CalculatorSpec, RelaxSettings
 from voxtal.calculators.registry import get_calculator
 from voxtal.errors import UserError
 from voxtal.ledger import Ledger
 from voxtal.structures.structure_set import E_ABOVE_HULL, FORMATION_ENERGY, METHOD, SOURCE, StructureSet
-from voxtal.workflows.labels import hull_entries
+from voxtal.workflows.labels import ledger_entries, within
+from voxtal.workflows.local import Local
 from voxtal.workflows.relaxation import ENERGY_PER_ATOM, FORMATION_ENERGY_BEFORE, STATUS, relax_set
 
 SETTINGS = RelaxSettings(max_steps=60, fmax_ev_per_angstrom=0.02)
 FCC = [[0, 0, 0], [0.5, 0.5, 0], [0.5, 0, 0.5], [0, 0.5, 0.5]]
-EMT = get_calculator("emt").method.fingerprint
+EMT_SPEC = CalculatorSpec("emt")
+EMT = get_calculator(EMT_SPEC).method.fingerprint
 
 
 def cu_au() -> StructureSet:
@@ -41,12 +43,12 @@ def relaxed(tmp_path_factory) -> tuple[Path, StructureSet, list[dict]]:
     rows: list[dict] = []
     labelled = relax_set(
         cu_au(),
-        "emt",
+        EMT_SPEC,
         SETTINGS,
         path / "ledger.sqlite",
         "candidate",
         round=2,
-        workers=2,
+        backend=Local(2),
         folder=path / "relax",
         on_finished=rows.append,
     )
@@ -102,7 +104,7 @@ def test_every_calculation_has_its_folder(relaxed):
 def test_a_second_call_gives_the_same_set_from_the_ledger(relaxed):
     """A resumed run would relax everything again, or end with other labels."""
     path, labelled, _ = relaxed
-    again = relax_set(cu_au(), "emt", SETTINGS, path / "ledger.sqlite", "candidate", round=3)
+    again = relax_set(cu_au(), EMT_SPEC, SETTINGS, path / "ledger.sqlite", "candidate", round=3)
     for name, column in labelled.properties.items():
         np.testing.assert_array_equal(again.properties[name], column)
     with Ledger(path / "ledger.sqlite") as ledger:
@@ -113,7 +115,7 @@ def test_labels_of_another_method_are_refused(tmp_path):
     """Energies of two methods would be trained on together."""
     foreign = cu_au().with_columns(provenance={METHOD: ["vasp-pbe-12345678", "", "", ""]})
     with pytest.raises(UserError, match=r"vasp-pbe-12345678.*different methods"):
-        relax_set(foreign, "emt", SETTINGS, tmp_path / "ledger.sqlite", "training")
+        relax_set(foreign, EMT_SPEC, SETTINGS, tmp_path / "ledger.sqlite", "training")
 
 
 def test_an_element_without_a_reference_leaves_its_structures_out(tmp_path):
@@ -124,11 +126,11 @@ def test_an_element_without_a_reference_leaves_its_structures_out(tmp_path):
     ]
     labelled = relax_set(
         StructureSet.from_structures(structures, ["hfni", "ni"]),
-        "emt",
+        EMT_SPEC,
         SETTINGS,
         tmp_path / "ledger.sqlite",
         "training",
-        workers=1,
+        backend=Local(1),
     )
     assert list(labelled.ids) == ["ni"]
 
@@ -137,14 +139,14 @@ def test_the_ledger_gives_the_entries_of_a_hull(relaxed):
     """The hull would miss labels, or hold other energies than the training set."""
     path, labelled, _ = relaxed
     with Ledger(path / "ledger.sqlite") as ledger:
-        entries = {entry.id: entry for entry in hull_entries(ledger, EMT, ("Au", "Cu"))}
+        entries = {entry.id: entry for entry in within(ledger_entries(ledger, EMT), ("Au", "Cu"), EMT, "x")}
         assert {e.id for e in entries.values() if e.role == "candidate"} == {"l12", "b2", "cu"}
         assert entries["l12"].formation_energy == pytest.approx(labelled.properties[FORMATION_ENERGY][0])
         assert entries["l12"].spacegroup == 221
         references = [e.formation_energy for e in entries.values() if e.role == "element"]
         assert min(references) == 0.0
-        assert {e.id for e in hull_entries(ledger, EMT, ("Au",))}.isdisjoint({"l12", "b2"})
+        assert {e.id for e in within(ledger_entries(ledger, EMT), ("Au",), EMT, "x")}.isdisjoint({"l12", "b2"})
         with pytest.raises(UserError, match=f"no labels of chgnet-x .it holds labels of {EMT}"):
-            hull_entries(ledger, "chgnet-x", ("Au", "Cu"))
+            ledger_entries(ledger, "chgnet-x")
         with pytest.raises(UserError, match="no reference energy of Ni"):
-            hull_entries(ledger, EMT, ("Au", "Ni"))
+            within(ledger_entries(ledger, EMT), ("Au", "Ni"), EMT, "x")

@@ -10,11 +10,13 @@ from typing import Any
 import numpy as np
 
 from voxtal.calculators.base import RelaxSettings
+from voxtal.calculators.registry import configured
 from voxtal.errors import UserError
 from voxtal.runs import RoundPaths, Run
 from voxtal.structures.matching import STRICT, Matcher, find_known, first_of_duplicates
 from voxtal.structures.phases import matches_phase
 from voxtal.structures.structure_set import FORMATION_ENERGY, SPLIT, StructureSet
+from voxtal.workflows.backends import backend_of
 from voxtal.workflows.relaxation import relax_set
 
 Progress = Callable[[str, int], AbstractContextManager[Callable[..., None]]]
@@ -42,11 +44,11 @@ def bootstrap(run: Run, paths: RoundPaths, progress: Progress, say: Callable[[st
     def label(rows: Sequence[int] | np.ndarray, max_steps: int, purpose: str) -> StructureSet:
         return relax_set(
             given.subset(rows),
-            config.relax.calculator,
+            configured(config.relax),
             relax_settings(run, max_steps),
             run.ledger,
             purpose,
-            workers=config.relax.workers,
+            backend=backend_of(run),
             progress=progress,
         )
 

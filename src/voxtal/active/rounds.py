@@ -19,30 +19,31 @@ import numpy as np
 
 from voxtal.active.acquisition import select_candidates
 from voxtal.active.bootstrap import bootstrap, relax_settings, withheld_path
-from voxtal.calculators.registry import get_calculator
+from voxtal.calculators.registry import configured
 from voxtal.data.dataset import VoxelDataset
 from voxtal.errors import UserError
 from voxtal.generation.stage import ATTEMPT, PREDICTED, generate, graphs_of_attempts
 from voxtal.ledger import Ledger
 from voxtal.parallel.communicator import Communicator, SerialCommunicator, on_root
 from voxtal.parallel.launch import mpirun, run_ranks
+from voxtal.reports.hull_files import write_hull_files
 from voxtal.runs import RoundPaths, Run, read_json, sha256_of, write_json
 from voxtal.screening.evaluate import evaluate_models, funnel, judge_candidates, write_candidates
-from voxtal.screening.hull import build_hull
 from voxtal.screening.metrics import relaxation
+from voxtal.structures.augment import augmented
 from voxtal.structures.contacts import too_close
 from voxtal.structures.matching import STRICT, Matcher, find_known
 from voxtal.structures.structure_set import (
     E_ABOVE_HULL,
     FORMATION_ENERGY,
-    SOURCE,
     SPLIT,
     StructureSet,
 )
 from voxtal.training.stages import encode_graphs, train_model
-from voxtal.workflows.labels import hull_entries
-from voxtal.workflows.local import available_cores
-from voxtal.workflows.relaxation import FORMATION_ENERGY_BEFORE, relax_set
+from voxtal.workflows.backends import backend_of
+from voxtal.workflows.labels import hull_of_run
+from voxtal.workflows.pool import available_cores
+from voxtal.workflows.relaxation import FORMATION_ENERGY_BEFORE, enqueue, relax_set
 
 Progress = Callable[[str, int], AbstractContextManager[Callable[..., None]]]
 Say = Callable[[str], None]
@@ -232,32 +233,40 @@ def relax_selected(run: Run, paths: RoundPaths, progress: Progress) -> None:
     selected = StructureSet.read(selected_path(paths))
     relaxed = relax_set(
         selected,
-        config.calculator,
+        configured(config),
         relax_settings(run, config.candidate_max_steps),
         run.ledger,
         "candidate",
         round=paths.index,
-        workers=config.workers,
+        backend=backend_of(run),
         folder=paths.relax,
+        close_at=config.close_at,
         progress=progress,
     )
     relaxed.write(relaxed_path(paths))
 
 
-def write_hull(run: Run, paths: RoundPaths) -> dict[str, Any] | None:
-    """``hull.json`` and its figure from every label up to this round; None for a run over many systems."""
-    from voxtal.reports.hull_figure import DRAWABLE_ELEMENTS, hull_figure
+def enqueue_selected(run: Run, paths: RoundPaths) -> bool:
+    """Let the round's selected candidates wait in the ledger; False where none are selected yet."""
+    if not selected_path(paths).is_file():
+        return False
+    config = run.config.relax
+    enqueue(
+        StructureSet.read(selected_path(paths)),
+        configured(config),
+        relax_settings(run, config.candidate_max_steps),
+        run.ledger,
+        "candidate",
+        round=paths.index,
+        folder=paths.relax,
+    )
+    return True
 
-    if run.config.system is None:
-        return None
-    elements = run.config.system.split("-")
-    method = get_calculator(run.config.relax.calculator).method.fingerprint
-    with Ledger(run.ledger) as ledger:
-        hull = build_hull(hull_entries(ledger, method, elements, paths.index), run.config.system, method)
-    write_json(paths.hull, hull)
-    if len(elements) in DRAWABLE_ELEMENTS:
-        for suffix in (".png", ".svg"):
-            hull_figure(hull, paths.hull.with_suffix(suffix))
+
+def write_hull(run: Run, paths: RoundPaths) -> dict[str, Any]:
+    """``hull.json``, its table and its figure, from every label up to this round and the competing phases."""
+    hull = hull_of_run(run, paths.index)
+    write_hull_files(hull, paths.hull.parent)
     return hull
 
 
@@ -267,12 +276,9 @@ def augment(run: Run, paths: RoundPaths) -> None:
     if target.is_file():
         return
     structures, relaxed = StructureSet.read(paths.structures), StructureSet.read(relaxed_path(paths))
-    low = relaxed.properties[FORMATION_ENERGY] <= run.config.structures.max_formation_energy_ev_per_atom
-    labelled = relaxed.subset(np.flatnonzero(low))
-    labelled = labelled.with_columns(
-        provenance={SPLIT: ["train"] * len(labelled), SOURCE: [f"round {paths.index}"] * len(labelled)}
-    )
-    StructureSet.concatenate([structures, labelled]).write(target)
+    limit = run.config.structures.max_formation_energy_ev_per_atom
+    following, _ = augmented(structures, relaxed, f"round {paths.index}", limit)
+    following.write(target)
 
 
 def summarize(run: Run, paths: RoundPaths, seconds: dict[str, float]) -> dict[str, Any]:

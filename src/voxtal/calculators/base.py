@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal, Protocol
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+from pydantic import BaseModel, ConfigDict
 
 Status = Literal["converged", "unconverged", "failed"]
 
@@ -29,6 +33,16 @@ class Method:
         """Short readable name and hash of all fields, for example ``chgnet-0.3.0-1f2e3d4c``."""
         text = json.dumps(asdict(self), sort_keys=True)
         return f"{self.code}-{self.model}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
+
+
+@dataclass(frozen=True)
+class CalculatorSpec:
+    """A calculator as plain values, for the configuration, other processes and workflow engines."""
+
+    name: str
+    """As in the registry."""
+    options: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    """What the calculator's own options are set to."""
 
 
 @dataclass(frozen=True)
@@ -59,10 +73,37 @@ class CalculationResult:
     wall_seconds: float = 0.0
 
 
-class Calculator(Protocol):
-    """Labels structures; a bad structure is a failed result, never an exception."""
+class CalculatorOptions(BaseModel):
+    """Base of the options of a calculator, and those of one that has none; unknown keys are refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Calculator(ABC):
+    """Labels structures."""
+
+    Options: ClassVar[type[BaseModel]] = CalculatorOptions
+    """What ``relax.options`` may hold for it."""
+    keeps_files = False
+    """Whether a calculation has a folder of its own."""
+    thermo_type: str | None = None
+    """Thermo type of the Materials Project whose energies its own may meet on a hull; none where there is none."""
+
+    def __init__(self, options: Any = None) -> None:
+        self.options = options or self.Options()
 
     @property
-    def method(self) -> Method: ...
+    @abstractmethod
+    def method(self) -> Method:
+        """How it makes its labels."""
 
-    def relax(self, structure: Any, settings: RelaxSettings) -> CalculationResult: ...
+    def check(self, symbols: Iterable[str]) -> None:  # noqa: B027 - most have nothing to check
+        """Raise UserError where it cannot work here at all, or not with one of these elements."""
+
+    @abstractmethod
+    def relax(self, structure: Any, settings: RelaxSettings, folder: Path | None = None) -> CalculationResult:
+        """Relax an ordered pymatgen structure.
+
+        A bad structure and a calculation that fails are failed results, never exceptions. ``folder``, where it keeps
+        files, belongs to this calculation alone: what a killed start left there is carried on with.
+        """

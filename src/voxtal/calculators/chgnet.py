@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from voxtal.calculators.ase_relax import relax_with_ase
-from voxtal.calculators.base import CalculationResult, Method, RelaxSettings
+from voxtal.calculators.base import CalculationResult, Calculator, Method, RelaxSettings
 from voxtal.errors import UserError
 from voxtal.runs import sha256_of
 
@@ -20,14 +20,14 @@ MODEL = "0.3.0"
 """Trained on PBE(+U) energies with MP2020 corrections (Deng et al. 2023, doi:10.1038/s42256-023-00716-3)."""
 
 
-class CHGNetCalculator:
+class CHGNetCalculator(Calculator):
     """CHGNet on one CPU device; the network is loaded at the first relaxation."""
 
     @cached_property
     def method(self) -> Method:
         return Method(code="chgnet", version=version("chgnet"), model=MODEL, details={"weights": sha256_of(_weights())})
 
-    def relax(self, structure: Any, settings: RelaxSettings) -> CalculationResult:
+    def relax(self, structure: Any, settings: RelaxSettings, folder: Path | None = None) -> CalculationResult:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch's remarks on how chgnet makes its tensors
             return relax_with_ase(self.ase_calculator, structure, settings)

@@ -17,6 +17,7 @@ VERBS = {
     "generate": "generate",
     "evaluate": "evaluate",
     "hull": "hull",
+    "augment": "augment",
     "round": "round",
     "view": "view",
     "status": "status",

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections import Counter
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from voxtal.cli.common import RunOption, SetOption, open_run, pick_round, print_table, progress
+from voxtal.cli.common import RunOption, SetOption, open_run, print_table, progress
 
 if TYPE_CHECKING:
     from voxtal.config import Config
@@ -26,9 +26,16 @@ def relax(
         ),
     ] = None,
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="Structure set to write; relaxed.h5 if not given.")
+        Path | None,
+        typer.Option(
+            "--output",
+            "-o",
+            help="Structure set (.h5), or a folder for it, CIFs, extxyz, entries and tables; relaxed.h5 if not given.",
+        ),
     ] = None,
-    calculator: Annotated[str | None, typer.Option(help="chgnet or emt; relax.calculator if not given.")] = None,
+    calculator: Annotated[
+        str | None, typer.Option(help="emt, chgnet, espresso, vasp; relax.calculator if not given.")
+    ] = None,
     max_steps: Annotated[
         int | None, typer.Option(min=0, help="Optimizer steps; relax.label_max_steps if not given.")
     ] = None,
@@ -41,43 +48,45 @@ def relax(
     ] = None,
     run: RunOption = Path("."),
     set_: SetOption = None,
-    selected: Annotated[
+    retry: Annotated[bool, typer.Option("--retry", help="Run again what has failed.")] = False,
+    queue: Annotated[
         bool,
         typer.Option(
-            "--selected",
-            help="The newest round's selected candidates, together with every other process that does the same; "
-            "`voxtal round` collects them.",
+            "--queue",
+            help="Work on what waits in the run's ledger and on the newest round's selected candidates, together with "
+            "every other process that does the same; `voxtal round` collects the results.",
         ),
     ] = False,
 ) -> None:
     """Relax structures and label them with formation energies against elements of the same method.
 
-    Example: voxtal relax my_cifs/ -o relaxed.h5 --calculator chgnet --max-steps 60
+    Example: voxtal relax my_cifs/ -o relaxed/ --calculator chgnet --max-steps 200; voxtal hull relaxed/
 
-    Example: voxtal relax --selected --run runs/co-hf
+    Example: voxtal relax --queue --run runs/co-hf
 
     Every calculation is a row of RUN/ledger.sqlite; what is there is not run again, so the same command
     carries on after an interruption. Failed structures are left out of the output and counted by reason.
     """
-    if selected:
-        _relax_selected(run, set_, workers, other_options=(source, output, calculator, max_steps, fmax))
+    if queue:
+        _work_on_queue(run, set_, workers, other_options=(source, output, calculator, max_steps, fmax))
         return
     from voxtal.calculators.base import RelaxSettings
-    from voxtal.calculators.registry import get_calculator
+    from voxtal.calculators.registry import configured, get_calculator
     from voxtal.errors import UserError
     from voxtal.runs import Run, exclusive
+    from voxtal.workflows.backends import backend_of
     from voxtal.workflows.relaxation import relax_set
 
-    config = _config(run, set_)
+    config = _config(run, [*(set_ or ()), *([] if workers is None else [f"relax.workers={workers}"])])
     paths = Run(run, config)
-    chosen = calculator or config.relax.calculator
+    chosen = configured(config.relax, calculator)
     get_calculator(chosen)  # a wrong name is told before anything is read
     structures = _read(source or paths.latest_round().structures)
     settings = RelaxSettings(
         max_steps=config.relax.label_max_steps if max_steps is None else max_steps,
         fmax_ev_per_angstrom=config.relax.fmax_ev_per_angstrom if fmax is None else fmax,
     )
-    outcomes: Counter[tuple[str, str]] = Counter()
+    rows: list[dict[str, Any]] = []
     with exclusive(run, "voxtal relax"):
         relaxed = relax_set(
             structures,
@@ -85,52 +94,71 @@ def relax(
             settings,
             paths.ledger,
             "training",
-            workers=config.relax.workers if workers is None else workers,
-            on_finished=lambda row: outcomes.update([(row["status"], row["reason"])]),
+            backend=backend_of(paths),
+            retry=retry,
+            on_finished=rows.append,
             progress=progress,
         )
-    _print_outcomes(outcomes, relaxed)
+    _print_outcomes(Counter((row["status"], row["reason"]) for row in rows), relaxed)
     if len(relaxed) == 0:
         raise UserError("No structure could be labelled; the table says why. Nothing was written.")
     written = output or Path("relaxed.h5")
-    relaxed.write(written)
+    if written.suffix == ".h5":
+        relaxed.write(written)
+    else:
+        _export(relaxed, rows, paths.ledger, written)
     print(f"{written}: {len(relaxed)} relaxed structures")
 
 
-def _relax_selected(
+def _export(relaxed: StructureSet, rows: list[dict[str, Any]], ledger: Path, folder: Path) -> None:
+    """The relaxed structures for other programs, and what became of the others."""
+    import csv
+
+    from voxtal.runs import atomic_path
+    from voxtal.structures.export import export_labelled
+    from voxtal.workflows.labels import element_set, symbols_of, with_e_above_hull
+
+    elements = element_set(ledger, rows[0]["method"], symbols_of(relaxed))
+    export_labelled(with_e_above_hull(relaxed), folder, elements)
+    kept = set(relaxed.ids)
+    with atomic_path(folder / "failed.csv") as temporary, open(temporary, "w", newline="") as handle:
+        writer = csv.DictWriter(handle, ("id", "status", "reason", "attempts", "folder"), extrasaction="ignore")
+        writer.writeheader()
+        writer.writerows(row for row in rows if row["id"] not in kept)
+
+
+def _work_on_queue(
     run: Path, overrides: list[str] | None, workers: int | None, other_options: tuple[object, ...]
 ) -> None:
-    """Claim and relax candidates until none is left; no lock, for many processes do this at once."""
+    """Claim and relax until nothing waits; no lock, for many processes do this at once."""
     from voxtal.errors import UserError
 
     if any(option is not None for option in other_options):
         raise UserError(
-            "--selected takes the candidates and the relax.* settings of the run; leave INPUT, --output, "
+            "--queue takes what waits and the relax.* settings of the run; leave INPUT, --output, "
             "--calculator, --max-steps and --fmax out, or change the settings in voxtal.toml."
         )
     opened = open_run(run, overrides)
-    from voxtal.active.bootstrap import relax_settings
-    from voxtal.active.rounds import selected_path
-    from voxtal.structures.structure_set import StructureSet
-    from voxtal.workflows.relaxation import relax_share
+    from voxtal.active.rounds import enqueue_selected
+    from voxtal.ledger import Ledger
+    from voxtal.workflows.local import Local
 
-    paths, config = pick_round(opened, None), opened.config.relax
-    if not selected_path(paths).is_file():
-        raise UserError(f"No selected candidates at {selected_path(paths)}; choose them with `voxtal evaluate`.")
-    candidates = StructureSet.read(selected_path(paths))
-    rows = relax_share(
-        candidates,
-        config.calculator,
-        relax_settings(opened, config.candidate_max_steps),
-        opened.ledger,
-        "candidate",
-        round=paths.index,
-        workers=config.workers if workers is None else workers,
-        progress=progress,
-    )
-    elsewhere = len(candidates) - len(rows)
-    rest = f", {elsewhere} are with other processes" if elsewhere else ""
-    print(f"{len(rows)} of {len(candidates)} selected candidates are done{rest}. Next: voxtal round.")
+    enqueue_selected(opened, opened.latest_round())
+    with Ledger(opened.ledger) as ledger:
+        waiting = sum(n for (_, status), n in ledger.counts().items() if status == "waiting")
+    if not waiting:
+        print(f"Nothing waits in {opened.ledger}; candidates are selected by `voxtal evaluate`.")
+    outcomes: Counter[str] = Counter()
+    with progress("relax", waiting) as advance:
+
+        def finished(_: str, row: dict[str, Any]) -> None:
+            outcomes.update([row["status"]])
+            advance(1, f"{row['id']} {row['status']}")
+
+        config = opened.config.relax
+        Local(config.workers if workers is None else workers, config.cores).work(opened.ledger, finished)
+    here = ", ".join(f"{n} {status}" for status, n in outcomes.items()) or "nothing was left to do"
+    print(f"Relaxed here: {here}. `voxtal status` shows the rest; next: voxtal round.")
 
 
 def _config(run: Path, overrides: list[str] | None) -> Config:

@@ -35,6 +35,8 @@ _STYLE: dict[Any, Any] = {
     "svg.hashsalt": "voxtal",
 }
 _CORNERS = np.array([[0.0, 0.0], [1.0, 0.0], [0.5, 3**0.5 / 2]])
+_TERNARY_POINTS = 306.0
+"""Length of the triangle's edge, nearly."""
 _MARKERS = {False: "s", True: "o"}
 """Marker of a known entry and of a candidate."""
 _SHADE_LIMIT_EV_PER_ATOM = 0.3
@@ -42,9 +44,10 @@ _AXES_POINTS = np.array([370.0, 225.0])
 """Width and height of the binary figure's axes, nearly."""
 _LABEL_POINTS = np.array([36.0, 24.0])
 _SHIFTS = sorted(
-    ((dx, dy) for dx in (0, 14, 26, 38, 52, 66) for dy in (-6, -16, -28, -40)), key=lambda s: s[0] - 2 * s[1]
+    ((dx, dy) for dx in (-38, -24, -12, 0, 12, 24, 38) for dy in (-6, -16, -28, -40, -54)),
+    key=lambda s: 2 * abs(s[0]) - s[1],
 )
-"""Where a label may stand below its point and to its outer side, in points, best first."""
+"""Where a label may stand below its point, inwards (-) or outwards, in points, best first."""
 
 Entry = Mapping[str, Any]
 
@@ -130,13 +133,13 @@ def _label_corners(axes: Any, corners: Sequence[Entry], window: tuple[float, flo
     """Formula and space group number under each compound on the hull; crowded ones are moved away."""
     scale = _AXES_POINTS / (1.06, window[1] - window[0])
     taken: list[np.ndarray] = []
-    for entry in sorted(corners, key=lambda e: abs(e["x"] - 0.5)):  # the outer ones have room to give way
+    for entry in sorted(corners, key=lambda e: -abs(e["x"] - 0.5)):  # the inner ones have room to give way, downwards
         at = np.array([entry["x"], entry["formation_energy_ev_per_atom"]])
         side, slope = np.sign(entry["x"] - 0.5), np.clip(4 * (entry["x"] - 0.5), -1.0, 1.0)
         outwards = [(14 * slope + side * dx, dy) for dx, dy in _SHIFTS]
-        inside = [s for s in outwards if at[1] * scale[1] + s[1] - _LABEL_POINTS[1] > window[0] * scale[1]]
+        inside = [s for s in outwards if _within(at * scale + s, window[0] * scale[1], scale[0])]
         free = (s for s in inside if all(_apart(at * scale + s, other) for other in taken))
-        shift = next(free, outwards[-1])
+        shift = next(free, outwards[0])
         taken.append(at * scale + shift)
         number = f"\n({entry['spacegroup']})" if entry["spacegroup"] else ""
         axes.annotate(
@@ -154,6 +157,12 @@ def _label_corners(axes: Any, corners: Sequence[Entry], window: tuple[float, flo
             if shift != outwards[0]
             else None,
         )
+
+
+def _within(label: np.ndarray, bottom: float, unit: float) -> bool:
+    """Whether a label whose upper edge is centred there is inside of the axes, in points."""
+    half = _LABEL_POINTS[0] / 2
+    return bool(half - 0.03 * unit < label[0] < 1.03 * unit - half and label[1] - _LABEL_POINTS[1] > bottom)
 
 
 def _apart(one: np.ndarray, other: np.ndarray) -> bool:
@@ -186,19 +195,8 @@ def _draw_ternary(figure: Any, axes: Any, hull: Mapping[str, Any]) -> None:
                 edgecolors=_INK if on_hull else "white",
                 zorder=4 if on_hull else 3,
             )
-    for entry in hull["entries"]:
-        if entry["id"] in hull["hull"] and len(entry["composition"]) > 1:
-            axes.annotate(
-                subscripted(entry["formula"]),
-                place[entry["id"]],
-                xytext=(0, 6),
-                textcoords="offset points",
-                ha="center",
-                fontsize=7.5,
-                color=_INK,
-                zorder=5,
-                path_effects=_halo(),
-            )
+    compounds = [e for e in hull["entries"] if e["id"] in hull["hull"] and len(e["composition"]) > 1]
+    _label_points(axes, compounds, place)
     for symbol, corner, (ha, va) in zip(
         elements, _CORNERS, (("right", "top"), ("left", "top"), ("center", "bottom")), strict=True
     ):
@@ -211,6 +209,46 @@ def _draw_ternary(figure: Any, axes: Any, hull: Mapping[str, Any]) -> None:
     axes.margins(0.08)
     _ternary_legend(axes)
     figure.colorbar(shades, ax=axes, shrink=0.7, extend="max", label="Energy above hull (eV/atom)")
+
+
+def _label_points(axes: Any, entries: Sequence[Entry], place: Mapping[str, tuple[float, ...]]) -> None:
+    """The formula of each entry above, below or beside its point, where it covers the fewest labels and points."""
+    points = np.unique(list(place.values()), axis=0) * _TERNARY_POINTS
+    boxes: list[np.ndarray] = []
+    for entry in entries:
+        at = np.array(place[entry["id"]]) * _TERNARY_POINTS
+        half = np.array([2.4 * len(entry["formula"]), 5.0])
+        options = [np.array([at + centre - half, at + centre + half]) for centre in _beside(half)]
+        covered = [
+            10 * sum(_overlap(box, other) for other in boxes)
+            + int((np.abs(points - box.mean(axis=0)) < half + 2).all(axis=1).sum())
+            for box in options
+        ]
+        boxes.append(options[int(np.argmin(covered))])
+        axes.annotate(
+            subscripted(entry["formula"]),
+            place[entry["id"]],
+            xytext=boxes[-1].mean(axis=0) - at,
+            textcoords="offset points",
+            ha="center",
+            va="center",
+            fontsize=7.5,
+            color=_INK,
+            zorder=5,
+            path_effects=_halo(),
+        )
+
+
+def _beside(half: np.ndarray) -> list[np.ndarray]:
+    """Centres of a label about its point, in points, best first."""
+    across, up = half[0] + 5, half[1] + 5
+    return [np.array(c) for c in (
+        (0, up), (0, -up), (across, 0), (-across, 0), (across, up), (-across, up), (across, -up), (-across, -up),
+    )]  # fmt: skip
+
+
+def _overlap(one: np.ndarray, other: np.ndarray) -> bool:
+    return bool((one[0] < other[1]).all() and (other[0] < one[1]).all())
 
 
 def _ternary_legend(axes: Any) -> None:

@@ -45,9 +45,10 @@ def relaxation(formation_energy: np.ndarray, before: np.ndarray, e_above_hull: n
     """
     n = len(formation_energy)
     known = e_above_hull[np.isfinite(e_above_hull)]
+    change = np.abs(formation_energy - before)[np.isfinite(before)]  # some methods give no energy before
     return {
         "n_relaxed": n,
-        "mean_abs_delta_ef_ev_per_atom": float(np.mean(np.abs(formation_energy - before))) if n else None,
+        "mean_abs_delta_ef_ev_per_atom": float(np.mean(change)) if len(change) else None,
         "fraction_negative_ef": float(np.mean(formation_energy < 0)) if n else None,
         "best_e_above_hull_ev_per_atom": float(np.min(known)) if len(known) else None,
         "n_within_0.1_of_hull": int(np.sum(known <= 0.1)),

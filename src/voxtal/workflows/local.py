@@ -1,301 +1,218 @@
 """Calculations over worker processes of this machine, through the ledger.
 
-One process per worker, one thread each; work is handed out one by one, biggest first. The parent alone
-writes the ledger: a worker may die at any instant and costs the calculation that it was at, nothing else.
+Work is handed out one by one, biggest first. The parent alone writes the ledger: a worker may die at any instant and
+costs the calculation that it was at, which is tried again, nothing else.
 """
 
 from __future__ import annotations
 
-import contextlib
-import multiprocessing
-import os
-import signal
+import sys
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from multiprocessing.connection import Connection, wait
-from multiprocessing.context import SpawnProcess
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
-from voxtal.calculators.base import RelaxSettings
 from voxtal.calculators.registry import get_calculator
-from voxtal.ledger import BEAT_SECONDS, Calculation, Ledger
-from voxtal.workflows.plain import settings_to_text, structure_to_text
-from voxtal.workflows.worker import BROKEN, READY, RESULT, work
+from voxtal.ledger import Calculation, Ledger
+from voxtal.owners import BEAT_SECONDS
+from voxtal.structures.text import composition_of_text
+from voxtal.workflows.jobs import Finished, Row
+from voxtal.workflows.plain import settings_from_text, spec_from_text
+from voxtal.workflows.pool import Pool, Result, available_cores
 
 POLL_SECONDS = 2.0
 """How often work that another process has claimed is looked at again."""
 
-MAX_STILLBORN = 3
-"""Workers that may die one after the other before they are ready, until the machine is taken to be unfit."""
-
-Advance = Callable[[int, str], None]
-Row = dict[str, Any]
-Result = tuple[Calculation, Mapping[str, Any]]
-"""A calculation that ended, and the keyword arguments of ``Ledger.finish``."""
+MAX_ATTEMPTS = 3
+"""Of a calculation whose worker dies, or whose owner does."""
 
 
-@dataclass(frozen=True)
-class Job:
-    """A structure (pymatgen) to relax, and what for: element, training, withheld or candidate."""
-
-    id: str
-    structure: Any
-    purpose: str
-
-
-class BrokenCalculator(Exception):
-    """The calculator does not run at all on this machine; the message holds the worker's last words."""
-
-
-def run_jobs(
-    jobs: Sequence[Job],
-    calculator: str,
-    settings: RelaxSettings,
-    ledger_path: Path,
-    *,
-    workers: int = 0,
-    round: int = 0,
-    wait_for_others: bool = True,
-    on_finished: Callable[[Row], None] | None = None,
-    advance: Advance | None = None,
-) -> list[Row]:
-    """Relax every job that the ledger does not know yet.
+class Local:
+    """Backend: worker processes of this machine.
 
     Parameters
     ----------
-    jobs : sequence of Job
-        What to run. Equal structures are run once.
-    calculator : str
-        Name in the registry.
-    settings : RelaxSettings
-        Of every job.
-    ledger_path : Path
-        The run's ledger.
     workers : int
-        Processes; 0 is one per core that this process may use.
-    round : int
-        Recorded with new rows.
-    wait_for_others : bool
-        Whether to wait for the jobs that other processes are at, and to take them over where such a process dies.
-    on_finished : callable
-        Called with each finished row, known ones too, before the next is waited for.
-    advance : callable
-        Told ``(1, "id status")`` for each finished job.
-
-    Returns
-    -------
-    list of dict
-        The ledger's row of each job, in the order of ``jobs``, under the job's own id; without ``wait_for_others``
-        those that other processes are still at are left out.
-
-    Raises
-    ------
-    UserError
-        Unknown calculator, or the ledger is none.
-    BrokenCalculator
-        Workers cannot start, or the calculator raises on loading.
+        Processes; 0 for as many as cores allow.
+    cores : int
+        Cores of each calculation.
     """
-    method = get_calculator(calculator).method.fingerprint
-    text = settings_to_text(settings)
-    calculations = [
-        Calculation(job.id, job.purpose, round, method, text, structure_to_text(job.structure)) for job in jobs
-    ]
-    jobs_of_key: dict[str, list[Job]] = {}
-    for job, calculation in zip(jobs, calculations, strict=True):
-        jobs_of_key.setdefault(calculation.key, []).append(job)
-    rows: dict[str, Row] = {}
 
-    def finished(key: str, row: Row) -> None:
-        rows[key] = row
-        for job in jobs_of_key[key]:
-            if on_finished:
-                on_finished(row | {"id": job.id, "purpose": job.purpose})
-            if advance:
-                advance(1, f"{job.id} {row['status']}")
+    def __init__(self, workers: int = 0, cores: int = 1) -> None:
+        self.workers, self.cores = workers, cores
 
-    with Ledger(ledger_path) as ledger:
-        unknown: dict[str, Calculation] = {}
-        for calculation in calculations:
-            row = ledger.result(calculation.key)
-            if row is None:
-                unknown[calculation.key] = calculation
-            elif calculation.key not in rows:
-                finished(calculation.key, row)
-        by_size = sorted(unknown.values(), key=lambda c: len(jobs_of_key[c.key][0].structure), reverse=True)
-        if by_size:
-            pool = _Pool(calculator, settings, min(workers or available_cores(), len(by_size)))
-            try:
-                _run(by_size, ledger, pool, finished, wait_for_others)
-            finally:
-                pool.kill()
-                ledger.release()
-    return [
-        rows[calculation.key] | {"id": job.id, "purpose": job.purpose}
-        for job, calculation in zip(jobs, calculations, strict=True)
-        if calculation.key in rows
-    ]
+    def run(
+        self, calculations: Sequence[Calculation], ledger: Ledger, finished: Finished, enough: Callable[[], bool]
+    ) -> None:
+        """Run them all; those that other processes are at are waited for, and taken over where such a one dies."""
+        _check(calculations)
+        self._work(_Own(calculations), calculations[0], ledger, finished, enough)
+
+    def work(self, ledger_path: Path, finished: Finished) -> None:
+        """Run what waits in a ledger, together with any number of other processes, until nothing waits any more."""
+        with Ledger(ledger_path) as ledger:
+            while ledger.revive() or ledger.waiting():
+                for calculator, settings in ledger.waiting():
+                    queue = _Waiting(calculator, settings)
+                    first = queue.claim(ledger)
+                    if first is not None:
+                        _check([first])
+                        queue.claimed.append(first)
+                        self._work(queue, first, ledger, finished, lambda: False)
+
+    def _work(
+        self, queue: _Queue, first: Calculation, ledger: Ledger, finished: Finished, enough: Callable[[], bool]
+    ) -> None:
+        size = self.workers or max(1, available_cores() // self.cores)
+        pool = Pool(spec_from_text(first.calculator), settings_from_text(first.settings), size, self.cores)
+        try:
+            _run(queue, ledger, pool, finished, enough)
+        finally:
+            pool.kill()
+            ledger.release()
 
 
-def available_cores() -> int:
-    """Cores that this process may use, which on a cluster are fewer than the machine has."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+def _check(calculations: Sequence[Calculation]) -> None:
+    """Refuse what the calculator cannot work with here, before anything is begun."""
+    calculator = get_calculator(spec_from_text(calculations[0].calculator))
+    calculator.check(sorted({symbol for c in calculations for symbol in composition_of_text(c.initial)}))
 
 
-def _run(
-    calculations: Sequence[Calculation],
-    ledger: Ledger,
-    pool: _Pool,
-    finished: Callable[[str, Row], None],
-    wait_for_others: bool,
-) -> None:
+class _Queue(Protocol):
+    """Where the next calculation comes from."""
+
+    settled: list[str]
+    """Keys of those found to have ended elsewhere."""
+
+    def claim(self, ledger: Ledger) -> Calculation | None:
+        """The next one, claimed."""
+
+    def again(self, calculation: Calculation) -> None:
+        """Take one back that is claimed and has to be run again."""
+
+    def left(self) -> int:
+        """About how many may still be claimed now."""
+
+    def waits(self) -> bool:
+        """Whether more may come later."""
+
+    def look_again(self) -> None:
+        """Look at what others are at again."""
+
+
+class _Own:
+    """A list of calculations, some of which other processes may be at."""
+
+    def __init__(self, calculations: Sequence[Calculation]) -> None:
+        self.queue, self.elsewhere = deque(calculations), list[Calculation]()
+        self.settled: list[str] = []
+
+    def claim(self, ledger: Ledger) -> Calculation | None:
+        while self.queue:
+            calculation = self.queue.popleft()
+            answer = ledger.claim(calculation)
+            if answer == "ours":
+                return calculation
+            if answer == "finished":
+                self.settled.append(calculation.key)
+            else:
+                self.elsewhere.append(calculation)
+        return None
+
+    def again(self, calculation: Calculation) -> None:
+        self.queue.append(calculation)
+
+    def left(self) -> int:
+        return len(self.queue)
+
+    def waits(self) -> bool:
+        return bool(self.elsewhere)
+
+    def look_again(self) -> None:
+        self.queue.extend(self.elsewhere)
+        self.elsewhere.clear()
+
+
+class _Waiting:
+    """What waits in the ledger, of one calculator and its settings."""
+
+    def __init__(self, calculator: str, settings: str) -> None:
+        self.calculator, self.settings = calculator, settings
+        self.claimed: list[Calculation] = []
+        self.settled: list[str] = []
+        self.empty = False
+
+    def claim(self, ledger: Ledger) -> Calculation | None:
+        if self.claimed:
+            return self.claimed.pop()
+        found = ledger.claim_waiting(self.calculator, self.settings)
+        self.empty = found is None
+        return found
+
+    def again(self, calculation: Calculation) -> None:
+        self.claimed.append(calculation)
+
+    def left(self) -> int:
+        return len(self.claimed) if self.empty else sys.maxsize  # how many only a claim can tell
+
+    def waits(self) -> bool:
+        return False
+
+    def look_again(self) -> None:
+        pass
+
+
+def _run(queue: _Queue, ledger: Ledger, pool: Pool, finished: Finished, enough: Callable[[], bool]) -> None:
     """Hand out, collect, record; one transaction a turn, for a disk may take 20 ms to be sure of it."""
-    queue, elsewhere = deque(calculations), list[Calculation]()
     results: list[Result] = []
     beaten = polled = time.monotonic()
-    while True:
-        pool.start_missing(len(queue))
-        settled = [calculation for calculation, _ in results]
-        given: list[tuple[_Worker, Calculation]] = []
-        idle = pool.idle() if queue else []
+    while not enough():
+        pool.start_missing(queue.left())
+        idle = pool.idle() if queue.left() else []
+        ended: list[str] = []
+        given: list[tuple[Any, Calculation]] = []
         if results or idle:
             with ledger.batch():
-                for calculation, result in results:
-                    ledger.finish(calculation.key, **result)
+                ended = [
+                    calculation.key for calculation, value in results if _record(calculation, value, ledger, queue)
+                ]
                 for worker in idle:
-                    claimed = _claim_next(queue, ledger, settled, elsewhere)
-                    if claimed is not None:
-                        given.append((worker, claimed))
+                    claimed = queue.claim(ledger)
+                    if claimed is None:
+                        break
+                    given.append((worker, claimed))
         for worker, calculation in given:
             worker.give(calculation)
-        for calculation in settled:
-            row = ledger.result(calculation.key)
-            assert row is not None
-            finished(calculation.key, row)
-        if not (queue or pool.busy() or (elsewhere and wait_for_others)):
+        for key in [*ended, *queue.settled]:
+            finished(key, _row(ledger, key))
+        queue.settled.clear()
+        if not (queue.left() or pool.busy() or queue.waits()):
             return
         results = pool.results(timeout=POLL_SECONDS)
         now = time.monotonic()
         if now - beaten >= BEAT_SECONDS:
             beaten = now
             ledger.beat()
-        if elsewhere and now - polled >= POLL_SECONDS:
+        if now - polled >= POLL_SECONDS:
             polled = now
-            queue.extend(elsewhere)
-            elsewhere.clear()
+            queue.look_again()
 
 
-def _claim_next(
-    queue: deque[Calculation], ledger: Ledger, settled: list[Calculation], elsewhere: list[Calculation]
-) -> Calculation | None:
-    """The next calculation that is ours; those that others have done or are at are set aside."""
-    while queue:
-        calculation = queue.popleft()
-        answer = ledger.claim(calculation)
-        if answer == "ours":
-            return calculation
-        (settled if answer == "finished" else elsewhere).append(calculation)
-    return None
+def _record(calculation: Calculation, value: Mapping[str, Any] | str, ledger: Ledger, queue: _Queue) -> bool:
+    """Write what became of a calculation; False where it is to be run again because its worker died."""
+    if not isinstance(value, str):
+        ledger.finish(calculation.key, **value)
+        return True
+    if ledger.attempts(calculation.key) >= MAX_ATTEMPTS:
+        ledger.finish(calculation.key, status="failed", reason=f"{value}, {MAX_ATTEMPTS} times")
+        return True
+    ledger.again(calculation.key)
+    queue.again(calculation)
+    return False
 
 
-class _Worker:
-    """The parent's end of one worker process."""
-
-    def __init__(self, calculator: str, settings: RelaxSettings) -> None:
-        context = multiprocessing.get_context("spawn")
-        self.connection: Connection
-        self.connection, theirs = context.Pipe()
-        self.process: SpawnProcess = context.Process(target=work, args=(theirs, calculator, settings), daemon=True)
-        self.ready = False
-        self.calculation: Calculation | None = None
-        with _one_thread_each():
-            self.process.start()
-        theirs.close()
-
-    def give(self, calculation: Calculation) -> None:
-        self.calculation = calculation
-        with contextlib.suppress(OSError):  # it has just died, which results() will find
-            self.connection.send(calculation.initial)
-
-    def death(self) -> str:
-        code = self.process.exitcode
-        if code is not None and code < 0:
-            return f"worker process killed by {signal.Signals(-code).name}"
-        return f"worker process ended with code {code}"
-
-
-class _Pool:
-    """Up to ``size`` workers; dead ones are replaced while there is work."""
-
-    def __init__(self, calculator: str, settings: RelaxSettings, size: int) -> None:
-        self.calculator, self.settings, self.size = calculator, settings, size
-        self.workers: list[_Worker] = []
-        self.stillborn = 0
-
-    def start_missing(self, waiting: int) -> None:
-        wanted = min(self.size, waiting + len(self.busy()))
-        while len(self.workers) < wanted:
-            self.workers.append(_Worker(self.calculator, self.settings))
-
-    def idle(self) -> list[_Worker]:
-        return [w for w in self.workers if w.ready and w.calculation is None and w.process.is_alive()]
-
-    def busy(self) -> list[_Worker]:
-        return [w for w in self.workers if w.calculation is not None]
-
-    def results(self, timeout: float) -> list[Result]:
-        """Wait for any worker to say something or die; the calculations that ended by it."""
-        ended: list[Result] = []
-        ready = wait([w.connection for w in self.workers] + [w.process.sentinel for w in self.workers], timeout)
-        for worker in list(self.workers):
-            if worker.connection not in ready and worker.process.sentinel not in ready:
-                continue
-            kind, value = self._listen(worker)
-            if kind == READY:
-                worker.ready, self.stillborn = True, 0
-                continue
-            calculation, worker.calculation = worker.calculation, None
-            if kind != RESULT:
-                self.workers.remove(worker)
-            self.stillborn += not worker.ready
-            if kind == BROKEN or self.stillborn >= MAX_STILLBORN:
-                raise BrokenCalculator(f"The calculator {self.calculator} does not run here: {value}")
-            if calculation is not None:
-                failure = {"status": "failed", "reason": value}
-                ended.append((calculation, value if kind == RESULT else failure))
-        return ended
-
-    def _listen(self, worker: _Worker) -> tuple[str, Any]:
-        try:
-            if worker.connection.poll():
-                message: tuple[str, Any] = worker.connection.recv()
-                return message
-        except (EOFError, OSError):
-            pass
-        worker.process.join(timeout=5.0)
-        return "dead", worker.death()
-
-    def kill(self) -> None:
-        for worker in self.workers:
-            worker.process.kill()
-        for worker in self.workers:
-            worker.process.join()
-            worker.connection.close()
-
-
-@contextlib.contextmanager
-def _one_thread_each() -> Iterator[None]:
-    """Let a process started here use one thread: as many workers as cores would otherwise fight over them."""
-    names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
-    before = {name: os.environ.get(name) for name in names}
-    os.environ.update(dict.fromkeys(names, "1"))
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
+def _row(ledger: Ledger, key: str) -> Row:
+    row = ledger.result(key)
+    assert row is not None, f"{key} has ended"
+    return row

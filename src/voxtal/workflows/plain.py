@@ -1,50 +1,30 @@
-"""Structures and settings as compact JSON text: what the ledger stores and what worker processes are sent."""
+"""Settings and calculators as compact JSON text: what the ledger stores and what worker processes are sent."""
 
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import asdict
-from typing import Any
 
-import numpy as np
-
-from voxtal.calculators.base import RelaxSettings
-
-_DECIMALS = 8
-
-
-def structure_to_text(structure: Any) -> str:
-    """A pymatgen ``Structure`` as JSON: ``numbers``, ``frac_coords`` in [0, 1), ``cell`` (angstrom).
-
-    Rounded to 1e-8, so that a structure that was written and read again gives the same text.
-    """
-    tree = {
-        "numbers": [int(z) for z in structure.atomic_numbers],
-        "frac_coords": (_rounded(structure.frac_coords) % 1.0).tolist(),
-        "cell": _rounded(structure.lattice.matrix).tolist(),
-    }
-    return json.dumps(tree, separators=(",", ":"))
-
-
-def structure_from_text(text: str) -> Any:
-    """The pymatgen ``Structure`` of :func:`structure_to_text`."""
-    from pymatgen.core import Lattice, Structure
-
-    tree = json.loads(text)
-    return Structure(Lattice(tree["cell"]), tree["numbers"], tree["frac_coords"])
-
-
-def composition_of_text(text: str) -> dict[str, int]:
-    """Symbol -> number of atoms, without building the structure."""
-    from ase.data import chemical_symbols
-
-    numbers = json.loads(text)["numbers"]
-    return {chemical_symbols[z]: numbers.count(z) for z in sorted(set(numbers))}
+from voxtal.calculators.base import CalculatorSpec, RelaxSettings
 
 
 def settings_to_text(settings: RelaxSettings) -> str:
     return json.dumps(asdict(settings), sort_keys=True, separators=(",", ":"))
 
 
-def _rounded(values: Any) -> np.ndarray:
-    return np.round(np.asarray(values, dtype=np.float64), _DECIMALS) + 0.0  # -0.0 becomes 0.0
+def settings_from_text(text: str) -> RelaxSettings:
+    return RelaxSettings(**json.loads(text))
+
+
+def spec_to_text(spec: CalculatorSpec) -> str:
+    return json.dumps({"name": spec.name, "options": dict(spec.options)}, sort_keys=True, separators=(",", ":"))
+
+
+def spec_from_text(text: str) -> CalculatorSpec:
+    return CalculatorSpec(**json.loads(text))
+
+
+def safe_name(id: str) -> str:
+    """``id`` as the name of a folder."""
+    return re.sub(r"[^A-Za-z0-9._-]", "_", id)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
@@ -10,21 +9,27 @@ from typing import Any
 
 import numpy as np
 
-from voxtal.calculators.base import RelaxSettings
+from voxtal.calculators.base import CalculatorSpec, RelaxSettings
 from voxtal.calculators.elements import REFERENCE_SETTINGS, element_structures, formation_energy_per_atom
 from voxtal.calculators.registry import get_calculator
 from voxtal.errors import UserError
+from voxtal.ledger import Ledger
 from voxtal.runs import write_json
-from voxtal.structures.structure_set import E_ABOVE_HULL, FORMATION_ENERGY, METHOD, StructureSet
-from voxtal.workflows.local import Advance, Job, Row, run_jobs
-from voxtal.workflows.plain import composition_of_text, structure_from_text
+from voxtal.structures.structure_set import (
+    E_ABOVE_HULL,
+    ENERGY_PER_ATOM,
+    FORMATION_ENERGY,
+    METHOD,
+    STATUS,
+    StructureSet,
+)
+from voxtal.structures.text import composition_of_text, structure_from_text
+from voxtal.workflows.jobs import Advance, Backend, Job, Row, calculations_of, run_jobs
+from voxtal.workflows.local import Local
+from voxtal.workflows.plain import safe_name
 
 FORMATION_ENERGY_BEFORE = "formation_energy_before"
 """Property: formation energy of the geometry as given, unrelaxed, eV/atom."""
-ENERGY_PER_ATOM = "energy_per_atom"
-"""Property: energy of the relaxed structure by its method, eV/atom."""
-STATUS = "status"
-"""Provenance: ``converged`` or ``unconverged``."""
 
 Progress = Callable[[str, int], AbstractContextManager[Advance]]
 """What is done and how many, to a context that is told of each one done (``voxtal.cli.common.progress``)."""
@@ -32,14 +37,16 @@ Progress = Callable[[str, int], AbstractContextManager[Advance]]
 
 def relax_set(
     structures: StructureSet,
-    calculator: str,
+    calculator: CalculatorSpec,
     settings: RelaxSettings,
     ledger_path: Path,
     purpose: str,
     *,
     round: int = 0,
-    workers: int = 0,
+    backend: Backend | None = None,
     folder: Path | None = None,
+    close_at: float = 1.0,
+    retry: bool = False,
     on_finished: Callable[[Row], None] | None = None,
     progress: Progress | None = None,
 ) -> StructureSet:
@@ -49,8 +56,8 @@ def relax_set(
     ----------
     structures : StructureSet
         What to relax.
-    calculator : str
-        Name in the registry.
+    calculator : CalculatorSpec
+        What makes the labels.
     settings : RelaxSettings
         Of the structures; elements are relaxed with settings of their own.
     ledger_path : Path
@@ -59,10 +66,14 @@ def relax_set(
         ``training``, ``withheld`` or ``candidate``.
     round : int
         Recorded with new rows.
-    workers : int
-        Processes; 0 is one per core.
+    backend : Backend, optional
+        How they are run; by worker processes of this machine, one a core, if not given.
     folder : Path, optional
         Gets ``ID/{initial.cif,relaxed.cif,result.json}`` for each structure.
+    close_at : float
+        Share of the structures that have to end; the others are left for later.
+    retry : bool
+        Whether what has failed, elements too, is run again.
     on_finished : callable, optional
         Called with the ledger's row of each structure, failed ones too.
     progress : callable, optional
@@ -82,7 +93,9 @@ def relax_set(
     method = get_calculator(calculator).method.fingerprint
     refuse_other_methods(structures, method)
     symbols = _symbols(structures)
-    references = element_references(symbols, calculator, ledger_path, round=round, workers=workers, progress=progress)
+    references = element_references(
+        symbols, calculator, ledger_path, round=round, backend=backend, retry=retry, progress=progress
+    )
     jobs = _jobs(structures, purpose)
 
     def finished(row: Row) -> None:
@@ -97,70 +110,68 @@ def relax_set(
             calculator,
             settings,
             ledger_path,
-            workers=workers,
+            backend or Local(),
             round=round,
+            folder=folder,
+            close_at=close_at,
+            retry=retry,
             on_finished=finished,
             advance=advance,
         )
     return _labelled(structures, rows, references, method)
 
 
-def relax_share(
+def enqueue(
     structures: StructureSet,
-    calculator: str,
+    calculator: CalculatorSpec,
     settings: RelaxSettings,
     ledger_path: Path,
     purpose: str,
     *,
     round: int = 0,
-    workers: int = 0,
-    progress: Progress | None = None,
-) -> list[Row]:
-    """Relax those of a set, and of its elements, that no other process is at; :func:`relax_set` collects them later.
-
-    Any number of processes may call it at once, on any nodes; each returns when nothing is left to claim.
+    folder: Path | None = None,
+) -> list[str]:
+    """Let a set, and its elements, wait in the ledger for whichever process takes them; keys of the structures.
 
     Parameters
     ----------
-    structures, calculator, settings, ledger_path, purpose, round, workers, progress
-        As of :func:`relax_set`.
-
-    Returns
-    -------
-    list of dict
-        The ledger's row of each structure that is finished, whoever relaxed it.
+    structures, calculator, settings, ledger_path, purpose, round, folder
+        As of :func:`relax_set`, which collects the results.
     """
-    parts = ((_element_jobs(_symbols(structures)), REFERENCE_SETTINGS), (_jobs(structures, purpose), settings))
-    rows: list[Row] = []
-    for jobs, chosen in parts:
-        with _shown(progress, f"relax {jobs[0].purpose}s" if jobs else "relax", len(jobs)) as advance:
-            rows = run_jobs(
-                jobs,
-                calculator,
-                chosen,
-                ledger_path,
-                workers=workers,
-                round=round,
-                wait_for_others=False,
-                advance=advance,
-            )
-    return rows
+    symbols = _symbols(structures)
+    parts = ((_element_jobs(symbols), REFERENCE_SETTINGS), (_jobs(structures, purpose), settings))
+    keys: list[str] = []
+    with Ledger(ledger_path) as ledger:
+        for jobs, chosen in parts:
+            own = folder or ledger_path.parent / "relax"
+            calculations = calculations_of(jobs, calculator, chosen, round, own)
+            ledger.enqueue(calculations)
+            keys = [calculation.key for calculation in calculations]
+    return keys
 
 
 def element_references(
     symbols: Iterable[str],
-    calculator: str,
+    calculator: CalculatorSpec,
     ledger_path: Path,
     *,
     round: int = 0,
-    workers: int = 0,
+    backend: Backend | None = None,
+    retry: bool = False,
     progress: Progress | None = None,
 ) -> dict[str, float]:
     """Lowest energy per atom of each element by this calculator, eV/atom; without those where all failed."""
     jobs = _element_jobs(symbols)
     with _shown(progress, "relax elements", len(jobs)) as advance:
         rows = run_jobs(
-            jobs, calculator, REFERENCE_SETTINGS, ledger_path, workers=workers, round=round, advance=advance
+            jobs,
+            calculator,
+            REFERENCE_SETTINGS,
+            ledger_path,
+            backend or Local(),
+            round=round,
+            retry=retry,
+            advance=advance,
         )
     return reference_energies(rows)
 
@@ -176,12 +187,12 @@ def reference_energies(rows: Iterable[Mapping[str, Any]]) -> dict[str, float]:
 
 
 def formation_energies(row: Mapping[str, Any], references: Mapping[str, float]) -> tuple[float, float]:
-    """Formation energy of a ledger row, relaxed and as given, eV/atom; NaN where it failed or lacks references."""
+    """Formation energy of a ledger row, relaxed and as given, eV/atom; NaN where it is unknown."""
     composition = composition_of_text(row["initial"])
     if row["status"] == "failed" or not composition.keys() <= references.keys():
         return np.nan, np.nan
     relaxed, before = (
-        formation_energy_per_atom(composition, row[name], references)
+        np.nan if row[name] is None else formation_energy_per_atom(composition, row[name], references)
         for name in ("energy_per_atom", "energy_per_atom_before")
     )
     return relaxed, before
@@ -219,13 +230,10 @@ def write_calculation(folder: Path, row: Row, references: Mapping[str, float]) -
         "formation_energy_before": before,
         "steps": row["steps"],
         "wall_seconds": row["wall_seconds"],
+        "attempts": row["attempts"],
+        "folder": row["folder"],
     }
     write_json(folder / "result.json", result)
-
-
-def safe_name(id: str) -> str:
-    """``id`` as the name of a folder."""
-    return re.sub(r"[^A-Za-z0-9._-]", "_", id)
 
 
 def _jobs(structures: StructureSet, purpose: str) -> list[Job]:
@@ -241,9 +249,12 @@ def _element_jobs(symbols: Iterable[str]) -> list[Job]:
 
 
 def _labelled(structures: StructureSet, rows: list[Row], references: Mapping[str, float], method: str) -> StructureSet:
+    row_of_id = {row["id"]: row for row in rows}
+    ended = [i for i, id_ in enumerate(structures.ids) if str(id_) in row_of_id]
+    rows = [row_of_id[str(structures.ids[i])] for i in ended]
     energies = np.array([formation_energies(row, references) for row in rows]).reshape(-1, 2)
     kept = np.flatnonzero(np.isfinite(energies[:, 0]))
-    given = structures.subset(kept)
+    given = structures.subset(np.asarray(ended, dtype=np.int64)[kept])
     kept_rows = [rows[i] for i in kept]
     relaxed = StructureSet.from_structures(
         [structure_from_text(row["relaxed"]) for row in kept_rows], ids=list(given.ids)

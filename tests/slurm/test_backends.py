@@ -1,0 +1,105 @@
+"""The ways to run calculations: worker processes, an array on a real Slurm, FireWorks."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pymatgen.core import Lattice, Structure
+
+from voxtal.config import write_config
+from voxtal.structures.structure_set import StructureSet
+
+from .conftest import Cluster, wait_until
+
+pytestmark = pytest.mark.slow
+
+FCC = [[0, 0, 0], [0.5, 0.5, 0], [0.5, 0, 0.5], [0, 0.5, 0.5]]
+COLUMNS = (
+    "key, id, purpose, round, method, settings, status, reason, initial, relaxed, energy_per_atom,"
+    " energy_per_atom_before, steps, attempts, calculator"
+)
+
+
+def make_run(root: Path, backend: str, n: int = 6, **options: Any) -> Path:
+    """A run directory with structures, one of them no calculator knows."""
+    root.mkdir()
+    write_config(
+        root / "voxtal.toml", {"relax": {"calculator": "emt", "backend": backend, "array_tasks": 2, **options}}
+    )
+    structures = [Structure(Lattice.cubic(3.7 + 0.02 * k), ["Cu", "Cu", "Cu", "Au"], FCC) for k in range(n)]
+    structures.append(Structure(Lattice.cubic(3), ["Hf"], [[0, 0, 0]]))
+    StructureSet.from_structures(structures, [f"s{k}" for k in range(n + 1)]).write(root / "in.h5")
+    return root
+
+
+def relax(root: Path, environment: dict[str, str]) -> subprocess.Popen[str]:
+    command = [str(Path(sys.executable).with_name("voxtal")), "relax", "in.h5", "-o", "out.h5"]
+    return subprocess.Popen(
+        command, cwd=root, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+
+
+def finish(process: subprocess.Popen[str]) -> str:
+    said, _ = process.communicate(timeout=240)
+    assert process.returncode == 0, said
+    return said
+
+
+def rows(root: Path, columns: str = COLUMNS, where: str = "1") -> list[tuple[Any, ...]]:
+    with sqlite3.connect(root / "ledger.sqlite") as ledger:
+        return sorted(ledger.execute(f"SELECT {columns} FROM calculations WHERE {where}").fetchall())
+
+
+@pytest.fixture(scope="module")
+def local_rows(tmp_path_factory: pytest.TempPathFactory) -> list[tuple[Any, ...]]:
+    root = make_run(tmp_path_factory.mktemp("local") / "run", "local")
+    finish(relax(root, dict(os.environ)))
+    return rows(root)
+
+
+@pytest.mark.parametrize("backend", ["slurm-array", "fireworks"])
+def test_every_backend_leaves_the_same_rows(
+    backend: str, local_rows: list[tuple[Any, ...]], cluster: Cluster, tmp_path: Path
+) -> None:
+    """The way in which a calculation was run would change its label, or what is known of it."""
+    root = make_run(tmp_path / "run", backend)
+    finish(relax(root, cluster.environment | {"MONGOMOCK_SERVERSTORE_FILE": str(mongomock_file(tmp_path))}))
+    assert rows(root) == local_rows
+    assert {row[6] for row in local_rows} >= {"converged", "failed"}
+    assert len(StructureSet.read(root / "out.h5")) == 6
+
+
+def mongomock_file(folder: Path) -> Path:
+    file = folder / "mongo.json"
+    file.write_text("{}")
+    return file
+
+
+def test_tasks_that_are_killed_or_requeued_and_a_killed_collector_lose_nothing(
+    cluster: Cluster, tmp_path: Path
+) -> None:
+    """A node that dies would leave rows running for ever; a collector that dies, an array that nobody looks at."""
+    root = make_run(tmp_path / "run", "slurm-array", n=60)
+    collector = relax(root, cluster.environment)
+    done = "purpose = 'training' AND status = 'converged'"
+    wait_until(
+        lambda: (root / "ledger.sqlite").is_file() and len(rows(root, "id", done)) > 3, 120, lambda: "nothing begins"
+    )
+    collector.send_signal(signal.SIGKILL)
+    collector.wait()
+    job = (root / "slurm" / "relax.job").read_text().strip()
+    cluster.call("scancel", "--signal=KILL", f"{job}_0")  # as a node that fails
+    cluster.call("scontrol", "requeue", f"{job}_1")
+    before = rows(root, "key, id, finished", done)
+    said = finish(relax(root, cluster.environment))
+    assert set(before) <= set(rows(root, "key, id, finished", done))  # nothing finished is lost or done again
+    assert {status for (status,) in rows(root, "status")} <= {"converged", "unconverged", "failed"}
+    assert len(rows(root, "id", "purpose = 'training' AND status != 'failed'")) == 60, said
+    assert rows(root, "id", "attempts > 1")
