@@ -32,11 +32,11 @@ def main() -> None:
         "files", type=Path, nargs="*", default=[DEBIAN / "Si.pbe-rrkj.UPF", DEBIAN / "C.pbe-rrkjus.UPF"]
     )
     parser.add_argument("--structure", type=Path)
-    parser.add_argument("--cutoffs", type=float, nargs="+", default=[20, 25, 30, 40, 50], help="Ry")
+    parser.add_argument("--cutoffs", type=float, nargs="+", default=[20, 25, 30], help="Ry")
     parser.add_argument(
         "--rho-factor", type=float, default=8, help="cutoff of the density, by that of the wavefunctions"
     )
-    parser.add_argument("--spacings", type=float, nargs="+", default=[1.0, 0.8, 0.6, 0.45], help="1/A")
+    parser.add_argument("--spacings", type=float, nargs="+", default=[0.6, 0.45, 0.35, 0.25], help="1/A")
     parser.add_argument("--command", default="pw.x")
     options = parser.parse_args()
     compound = Structure.from_file(options.structure) if options.structure else _silicon_carbide()

@@ -6,10 +6,10 @@ stop() { printf 'voxtal: %s\n' "$*" >&2; exit 2; }
 # Slurm ends a job in two ways. USR1 is its warning before the time limit (--signal=B:USR1@...): this shell alone gets
 # it, tells every rank through srun, and puts the job back into the queue. TERM comes when the job is cancelled,
 # preempted or requeued by somebody: every rank has it already, and whether the job comes back is Slurm's decision.
-signal="" srun_pid=""
+signal="" pid=""
 on_signal() { # srun passes USR1 on to its ranks, while TERM would end srun itself
     signal=$1
-    if [ -n "$srun_pid" ]; then kill -USR1 "$srun_pid" 2>/dev/null || true; fi
+    if [ -n "$pid" ]; then kill -USR1 "$pid" 2>/dev/null || true; fi
 }
 trap 'on_signal USR1' USR1
 trap 'on_signal TERM' TERM
@@ -36,22 +36,25 @@ use_run() { # RUN: the run directory
         stop "$RUN holds no voxtal.toml; submit from the run directory, or name it: RUN=/path/to/run sbatch ..."
 }
 
-step() { # [SRUN_OPTION...] COMMAND...: runs it on the job's tasks; does not return when it failed or must stop
-    local code=0
+# When a rank dies the others have 30 s to say what they see. Killing them at once would also turn the 75 of a rank that
+# stopped in order into a 137 of those that were about to.
+step() { launch "$*" srun --kill-on-bad-exit=0 --wait=30 "$@"; } # [SRUN_OPTION...] COMMAND...: on the job's tasks
+here() { launch "$*" "$@"; } # COMMAND...: on this node, for what starts programs by srun or mpirun itself
+launch() { # NAME COMMAND...: runs it; does not return when it failed or must stop
+    local name=$1 code=0
+    shift
     if [ -n "$signal" ]; then finish_early; fi
-    echo "voxtal: $* (${SLURM_NTASKS:-1} tasks on ${SLURM_JOB_NODELIST:-this node})"
-    # When a rank dies the others have 30 s to say what they see. Killing them at once would also turn the 75 of a
-    # rank that stopped in order into a 137 of those that were about to.
-    srun --kill-on-bad-exit=0 --wait=30 "$@" &
-    srun_pid=$!
-    while kill -0 "$srun_pid" 2>/dev/null; do wait "$srun_pid" || true; done # a signal ends the wait, not the step
-    wait "$srun_pid" || code=$?
-    srun_pid=""
+    echo "voxtal: $name (${SLURM_NTASKS:-1} tasks on ${SLURM_JOB_NODELIST:-this node})"
+    "$@" &
+    pid=$!
+    while kill -0 "$pid" 2>/dev/null; do wait "$pid" || true; done # a signal ends the wait, not the command
+    wait "$pid" || code=$?
+    pid=""
     case $code in
         0) return ;;
         75 | 138) finish_early ;; # 138: USR1 found a rank that was not ready for it yet
     esac
-    printf 'voxtal: "%s" failed with code %s; what was finished is kept\n' "$*" "$code" >&2
+    printf 'voxtal: "%s" failed with code %s; what was finished is kept\n' "$name" "$code" >&2
     exit "$code"
 }
 

@@ -22,4 +22,4 @@ fi
 # shellcheck source=slurm/_common.sh
 . "$root/slurm/_common.sh"
 
-step voxtal relax --queue --run "$RUN"
+here voxtal relax --queue --run "$RUN"

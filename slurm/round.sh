@@ -24,7 +24,7 @@ fi
 . "$root/slurm/_common.sh"
 
 if [ -n "${SLURM_JOB_ID:-}" ]; then
-    step --ntasks=1 voxtal round --run "$RUN" "$@"
+    here voxtal round --run "$RUN" "$@"
     exit
 fi
 

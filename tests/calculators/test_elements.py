@@ -22,6 +22,25 @@ def test_the_experimental_ground_state_is_among_the_candidates(symbol, ground_st
     assert ground_state in spacegroups(symbol)
 
 
+@pytest.mark.parametrize(
+    ("symbol", "spacegroup", "atoms"),
+    [
+        ("C", 194, 4),
+        ("Co", 194, 2),
+        ("Fe", 229, 1),
+        ("Hf", 194, 2),
+        ("Mn", 217, 29),
+        ("Si", 227, 2),
+        ("Se", 152, 3),
+        ("U", 63, 2),
+    ],
+)
+def test_the_first_candidate_is_the_ground_state(symbol, spacegroup, atoms):
+    """DFT relaxes the first alone: its formation energies would be against a phase that the element does not have."""
+    first = element_structures(symbol)[0]
+    assert (with_spacegroup(first, 0.1), len(first)) == (spacegroup, atoms)
+
+
 @pytest.mark.parametrize("symbol", ["H", "He", "N", "O", "F", "Cl", "B", "P", "Se", "Te", "Pm", "U", "Pu", "Lr"])
 def test_awkward_elements_have_valid_candidates(symbol):
     """A system with this element could not be labelled."""

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from pymatgen.core import Lattice, Structure
 
+from voxtal.calculators import espresso_process as process
 from voxtal.calculators import pseudopotentials
 from voxtal.calculators.base import CalculatorSpec, RelaxSettings
 from voxtal.calculators.espresso import EspressoCalculator
@@ -129,10 +130,10 @@ def test_a_killed_voxtal_takes_pw_with_it_and_goes_on_from_its_last_geometry(rel
 def pw_processes(folder: Path) -> list[str]:
     """Processes at work in ``folder``."""
     found = []
-    for process in Path("/proc").glob("[0-9]*"):
+    for running in Path("/proc").glob("[0-9]*"):
         try:
-            if Path(os.readlink(process / "cwd")) == folder and b"pw.x" in (process / "cmdline").read_bytes():
-                found.append(process.name)
+            if Path(os.readlink(running / "cwd")) == folder and b"pw.x" in (running / "cmdline").read_bytes():
+                found.append(running.name)
         except OSError:
             continue
     return found
@@ -169,6 +170,17 @@ def test_time_limits_restart_pw_from_its_files(tmp_path):
     first, second = ((tmp_path / "calculation" / f"attempt-{i}" / "pw.out").read_text() for i in (1, 2))
     assert "Atomic positions from file used, from input discarded" in second
     assert "Maximum CPU time exceeded" in first
+
+
+def test_pw_stops_before_its_attempt_or_its_job_ends(monkeypatch):
+    """A job's end would kill pw.x before it has written what a restart needs."""
+    assert process.time_limit(None) is None
+    assert process.time_limit(100) == 90
+    now = time.time()
+    monkeypatch.setenv("SLURM_JOB_START_TIME", str(int(now - 9000)))
+    monkeypatch.setenv("SLURM_JOB_END_TIME", str(int(now + 1000)))
+    assert process.time_limit(None) == pytest.approx(1000 - process.STOPPING_SECONDS, abs=3)
+    assert process.time_limit(100) == 90
 
 
 def test_what_pw_says_of_a_wrong_input_is_the_reason(tmp_path):
@@ -243,7 +255,9 @@ def test_a_launcher_that_does_not_start_pw_stops_the_run(tmp_path):
 def test_a_binary_system_from_structures_to_its_hull(tmp_path, monkeypatch):
     """The way from candidates to a hull would not work with a DFT code, or give a wrong sign."""
     all_candidates = relaxation.element_structures
-    monkeypatch.setattr(relaxation, "element_structures", lambda symbol: all_candidates(symbol)[:1])  # both diamond
+    monkeypatch.setattr(
+        relaxation, "element_structures", lambda symbol: [s for s in all_candidates(symbol) if len(s) == 2]
+    )
     spec = CalculatorSpec(
         "espresso", options(tmp_path, 26, 160, elements=["C", "Si"], kpoint_spacing_per_angstrom=0.75)
     )

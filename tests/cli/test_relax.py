@@ -67,6 +67,32 @@ def test_a_folder_of_cifs_can_be_relaxed(tmp_path, capsys):
     assert "1 not read" in capsys.readouterr().out
 
 
+def test_a_folder_as_output_has_it_all_for_other_programs(structures, tmp_path):
+    """Relaxed structures could be read by voxtal alone, or failures be lost."""
+    output = tmp_path / "out"
+    assert call(structures, "-o", output, "--run", tmp_path, "--calculator", "emt", "--workers", 1) == EXIT_DONE
+    assert len(StructureSet.read(output / "relaxed.h5")) == 2
+    assert sorted(path.name for path in (output / "cif").iterdir()) == ["a.cif", "b.cif"]
+    assert Structure.from_file(output / "cif" / "a.cif").composition.reduced_formula == "Cu3Au"
+    failed = (output / "failed.csv").read_text().splitlines()
+    assert failed[1:] == ["c,failed,atoms closer than 0.5 A,1,"]
+    for name in ("relaxed.extxyz", "entries.json", "table.csv"):
+        assert (output / name).stat().st_size > 0
+
+
+def test_what_has_failed_is_run_again_when_asked(structures, tmp_path):
+    """After mending what made calculations fail, the ledger would go on to say that they do."""
+    arguments = (structures, "-o", tmp_path / "out.h5", "--run", tmp_path, "--calculator", "emt", "--workers", 1)
+    when = []
+    for more in ((), (), ("--retry",)):
+        assert call(*arguments, *more) == EXIT_DONE
+        with Ledger(tmp_path / "ledger.sqlite") as ledger:
+            rows = [row for row in ledger.calculations() if row["purpose"] == "training"]
+        when.append({row["id"]: row["finished"] for row in rows})
+    assert when[0] == when[1]
+    assert {id for id in when[0] if when[1][id] != when[2][id]} == {"c"}
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

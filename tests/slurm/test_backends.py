@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import sqlite3
 import subprocess
 import sys
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -74,6 +76,29 @@ def test_every_backend_leaves_the_same_rows(
     assert rows(root) == local_rows
     assert {row[6] for row in local_rows} >= {"converged", "failed"}
     assert len(StructureSet.read(root / "out.h5")) == 6
+
+
+@pytest.mark.skipif("VOXTAL_MONGO_URI" not in os.environ, reason="VOXTAL_MONGO_URI names no MongoDB")
+def test_rlaunch_in_other_processes_leaves_the_same_rows(local_rows: list[tuple[Any, ...]], tmp_path: Path) -> None:
+    """Results of rockets on other nodes would not come back."""
+    database = f"voxtal_test_{os.getpid()}"
+    uri = f"{os.environ['VOXTAL_MONGO_URI'].rstrip('/')}/{database}"
+    launchpad, jobflow = tmp_path / "launchpad.json", tmp_path / "jobflow.json"
+    launchpad.write_text(json.dumps({"host": uri, "uri_mode": True, "name": database}))
+    store = {"type": "MongoURIStore", "uri": uri, "database": database, "collection_name": "outputs"}
+    jobflow.write_text(json.dumps({"JOB_STORE": {"docs_store": store}}))
+    environment = os.environ | {"JOBFLOW_CONFIG_FILE": str(jobflow)}
+    program = [str(Path(sys.executable).with_name(name)) for name in ("lpad", "rlaunch")]
+    subprocess.run([program[0], "-l", str(launchpad), "reset", "--password", date.today().isoformat()], check=True)
+    root = make_run(tmp_path / "run", "fireworks", launchpad=str(launchpad))
+    rockets = subprocess.Popen(
+        [program[1], "-l", str(launchpad), "rapidfire", "--nlaunches", "infinite"], cwd=tmp_path, env=environment
+    )
+    try:
+        finish(relax(root, environment))
+    finally:
+        rockets.kill()
+    assert rows(root) == local_rows
 
 
 def mongomock_file(folder: Path) -> Path:

@@ -84,6 +84,8 @@ class Calculator(ABC):
 
     Options: ClassVar[type[BaseModel]] = CalculatorOptions
     """What ``relax.options`` may hold for it."""
+    element_candidates: int | None = None
+    """How many of the candidate ground states of an element are relaxed, the experimental one first; None for all."""
     keeps_files = False
     """Whether a calculation has a folder of its own."""
     thermo_type: str | None = None

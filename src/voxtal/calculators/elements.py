@@ -1,7 +1,8 @@
 """The pure elements: candidate ground states, and formation energies against them.
 
 Which of an element's structures is lowest is for the method to say: the candidates are all relaxed and
-the lowest energy per atom is that method's reference.
+the lowest energy per atom is that method's reference. Where that costs too much (DFT) it is the first, the structure
+that the element has at room temperature or below.
 """
 
 from __future__ import annotations
@@ -21,6 +22,10 @@ MAX_REFERENCE_ATOMS = 32
 _ISOSTRUCTURAL = {"Cl": "I", "Br": "I", "Te": "Se"}
 """Elements whose ground state the libraries lack, and the element that has it."""
 
+_GROUND_STATE = {"C": 1, "Se": 1, "U": 1}
+"""Place of the ground state among an element's candidates as the libraries have them, where it is not the first:
+graphite, trigonal selenium, alpha-uranium."""
+
 _MOLECULE_BOX_ANGSTROM = 8.0
 _TYPICAL_RADIUS_ANGSTROM = 1.6
 
@@ -29,7 +34,7 @@ def element_structures(symbol: str) -> list[Any]:
     """Candidate ground states of an element.
 
     The structure in ASE's table of reference states, the AFLOW prototypes that are named after the element
-    (alpha-Mn, alpha-Ga, black P and the like), fcc, bcc and hcp at the molar volume for metals and noble
+    (alpha-Mn, alpha-Ga, black P and the like), then fcc, bcc and hcp at the molar volume for metals and noble
     gases, and diatomic molecules in a box.
 
     Parameters
@@ -40,7 +45,7 @@ def element_structures(symbol: str) -> list[Any]:
     Returns
     -------
     list of Structure
-        Primitive cells; never empty for an element up to Lr.
+        Primitive cells, the experimental ground state first; never empty for an element up to Lr.
     """
     from pymatgen.core import Element
 
@@ -48,7 +53,9 @@ def element_structures(symbol: str) -> list[Any]:
     found = [*_ase_reference(symbol), *_prototypes(symbol)]
     if element.is_metal or element.is_noble_gas or not found:
         found += _close_packed(symbol)
-    return [structure for structure in found if len(structure) <= MAX_REFERENCE_ATOMS]
+    small = [structure for structure in found if len(structure) <= MAX_REFERENCE_ATOMS]
+    small.insert(0, small.pop(_GROUND_STATE.get(symbol, 0)))
+    return small
 
 
 def formation_energy_per_atom(
@@ -85,6 +92,8 @@ def _ase_reference(symbol: str) -> list[Any]:
         box = _MOLECULE_BOX_ANGSTROM
         atoms = Atoms([symbol] * 2, [[0, 0, 0], [0, 0, state["d"]]], cell=[box, box + 0.5, box + 1], pbc=True)
     else:
+        if state.get("symmetry") == "orthorhombic":  # U and Np, which ASE builds with one atom where there are more
+            return []
         try:
             atoms = bulk(symbol)
         except (ValueError, RuntimeError):  # not a structure that ASE builds

@@ -67,6 +67,7 @@ class EspressoCalculator(Calculator):
     """pw.x by the command of the options; docs/quantum-espresso.md has the choices and their reasons."""
 
     Options = EspressoOptions
+    element_candidates = 1
     keeps_files = True
     options: EspressoOptions
 

@@ -80,6 +80,8 @@ class Calculation:
 
     def run(self) -> End:
         """Take up the attempts that are there and make those that are missing."""
+        for half in self.home.glob(".attempt-*.tmp"):  # of a start that was killed
+            shutil.rmtree(half)
         while (folder := self._next_folder()).is_dir():
             self._take(folder)
         while isinstance(step := self._next_step(), Step):
@@ -172,7 +174,10 @@ class Calculation:
                 | {"version": version_in(text), "wall_seconds": wall_seconds},
             )
         if step.stage == "static" and outcome == Outcome.CONVERGED:
-            self.label = read_label(text)
+            try:
+                self.label = read_label(text)
+            except (AssertionError, IndexError, KeyError, ValueError) as error:  # stars in place of a number
+                outcome, message = Outcome.INPUT_ERROR, f"{folder / 'pw.out'} cannot be read ({error})"
         change = self.geometry.get_volume() / self.basis.get_volume() - 1
         self.attempts.append(Attempt(step, outcome, message, change))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import functools
 import os
 import shlex
 import shutil
@@ -33,6 +34,7 @@ def executable_of(command: str) -> str | None:
     return shutil.which(words[-1]) if words else None
 
 
+@functools.cache
 def version_of(executable: str) -> str:
     """Version that a pw.x without input tells, or an empty string."""
     with tempfile.TemporaryDirectory() as folder:
@@ -43,6 +45,7 @@ def version_of(executable: str) -> str:
                 capture_output=True,
                 cwd=folder,
                 timeout=_VERSION_SECONDS,
+                env={name: value for name, value in os.environ.items() if not name.startswith(("PMI_", "PMIX_"))},
                 check=False,
             )
         except (OSError, subprocess.TimeoutExpired):

@@ -78,6 +78,7 @@ class VaspCalculator(Calculator):
     """Relaxes and labels with VASP; the energy is that of the static calculation, corrected where MP2020 applies."""
 
     Options = VaspOptions
+    element_candidates = 1
     keeps_files = True
     options: VaspOptions
 

@@ -41,7 +41,7 @@ class Worker:
         self.process: SpawnProcess = context.Process(target=work, args=(theirs, calculator, settings), daemon=True)
         self.ready = False
         self.calculation: Calculation | None = None
-        with _threads(cores):
+        with _environment(cores):
             self.process.start()
         theirs.close()
 
@@ -136,16 +136,18 @@ def _own_folder(calculation: Calculation) -> str:
 
 
 @contextlib.contextmanager
-def _threads(cores: int) -> Iterator[None]:
-    """Let a process started here use ``cores`` threads: workers would otherwise fight over the machine's cores."""
-    names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
-    before = {name: os.environ.get(name) for name in names}
-    os.environ.update(dict.fromkeys(names, str(cores)))
+def _environment(cores: int) -> Iterator[None]:
+    """Let a process started here use ``cores`` threads, for workers would fight over cores, and be no MPI rank.
+
+    An MPI program that a rank starts takes its place among the ranks, and when it aborts, all of them end.
+    """
+    before = dict(os.environ)
+    for name in before:
+        if name.startswith(("PMI_", "PMIX_", "OMPI_COMM_")):
+            del os.environ[name]
+    os.environ.update(dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), str(cores)))
     try:
         yield
     finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
+        os.environ.clear()
+        os.environ.update(before)

@@ -139,7 +139,7 @@ def enqueue(
         As of :func:`relax_set`, which collects the results.
     """
     symbols = _symbols(structures)
-    parts = ((_element_jobs(symbols), REFERENCE_SETTINGS), (_jobs(structures, purpose), settings))
+    parts = ((_element_jobs(symbols, calculator), REFERENCE_SETTINGS), (_jobs(structures, purpose), settings))
     keys: list[str] = []
     with Ledger(ledger_path) as ledger:
         for jobs, chosen in parts:
@@ -161,7 +161,7 @@ def element_references(
     progress: Progress | None = None,
 ) -> dict[str, float]:
     """Lowest energy per atom of each element by this calculator, eV/atom; without those where all failed."""
-    jobs = _element_jobs(symbols)
+    jobs = _element_jobs(symbols, calculator)
     with _shown(progress, "relax elements", len(jobs)) as advance:
         rows = run_jobs(
             jobs,
@@ -240,11 +240,12 @@ def _jobs(structures: StructureSet, purpose: str) -> list[Job]:
     return [Job(str(structures.ids[i]), structures.structure(i), purpose) for i in range(len(structures))]
 
 
-def _element_jobs(symbols: Iterable[str]) -> list[Job]:
+def _element_jobs(symbols: Iterable[str], calculator: CalculatorSpec) -> list[Job]:
+    most = get_calculator(calculator).element_candidates
     return [
         Job(f"element-{symbol}-{k}", structure, "element")
         for symbol in symbols
-        for k, structure in enumerate(element_structures(symbol))
+        for k, structure in enumerate(element_structures(symbol)[:most])
     ]
 
 
