@@ -177,6 +177,19 @@ def test_what_dead_owners_had_queued_waits_again(tmp_path):
         assert ledger.counts() == {}
 
 
+def test_what_a_dead_process_was_at_waits_once_it_is_queued(tmp_path):
+    """A run that goes from worker processes to a Slurm array would leave what a killed one was at running for ever."""
+    path = tmp_path / "ledger.sqlite"
+    with Ledger(path) as ledger:
+        other = claim_in_another_process(path, "time.sleep(60)")
+        assert other.stdout.readline().strip() == "ours"
+        assert ledger.enqueue([WORK]) == 0
+        other.kill()
+        other.wait()
+        assert ledger.revive() == 1
+        assert ledger.counts() == {("training", "waiting"): 1}
+
+
 def test_release_forgets_own_unfinished_claims_only(ledger):
     """A stopped run would leave rows as running, or lose what it had finished."""
     done = replace(WORK, initial="done")

@@ -183,12 +183,20 @@ class Ledger:
             return "ours"
 
     def enqueue(self, calculations: Iterable[Calculation]) -> int:
-        """Let calculations wait for whichever process claims them; how many of them the ledger did not know."""
-        before = self._connection.total_changes
-        with self._transaction():
+        """Let calculations wait for whichever process claims them; how many of them the ledger did not know.
+
+        One that runs, for a process that does not take from the queue, will wait if that process dies.
+        """
+        new = 0
+        with self._transaction() as connection:
             for calculation in calculations:
-                self._insert(calculation, "waiting", "", time.time(), queued=True)
-        return self._connection.total_changes - before
+                new += self._insert(calculation, "waiting", "", time.time(), queued=True)
+                connection.execute(
+                    "UPDATE calculations SET queued = 1, calculator = ?, folder = ? WHERE key = ?"
+                    f" AND status IN {UNFINISHED}",
+                    (calculation.calculator, calculation.folder, calculation.key),
+                )
+        return new
 
     def claim_waiting(self, calculator: str, settings: str) -> Calculation | None:
         """Take the largest calculation of this calculator and these settings that waits; None where none does."""
@@ -254,15 +262,19 @@ class Ledger:
             connection.execute("UPDATE calculations SET attempts = attempts + 1 WHERE key = ?", (key,))
 
     def forget(self, keys: Iterable[str]) -> int:
-        """Delete failed calculations, so that they are run again; their number."""
+        """Delete failed calculations, and those that are with a workflow engine, so that they are run; their number."""
         with self._transaction() as connection:
             return sum(
-                connection.execute("DELETE FROM calculations WHERE key = ? AND status = 'failed'", (key,)).rowcount
+                connection.execute(
+                    "DELETE FROM calculations WHERE key = ? AND (status = 'failed' OR"
+                    f" (status = 'running' AND owner GLOB '{owners.ENGINE}:*'))",
+                    (key,),
+                ).rowcount
                 for key in keys
             )
 
-    def _insert(self, calculation: Calculation, status: str, owner: str, now: float, *, queued: bool = False) -> None:
-        self._connection.execute(
+    def _insert(self, calculation: Calculation, status: str, owner: str, now: float, *, queued: bool = False) -> int:
+        return self._connection.execute(
             "INSERT OR IGNORE INTO calculations (key, id, purpose, round, method, settings, status, initial,"
             " calculator, folder, queued, owner, started, heartbeat)"
             " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
@@ -282,7 +294,7 @@ class Ledger:
                 now,
                 now,
             ),
-        )
+        ).rowcount
 
     def _take(self, key: str, now: float, *, again: bool) -> None:
         self._connection.execute(

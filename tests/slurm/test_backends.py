@@ -107,11 +107,11 @@ def mongomock_file(folder: Path) -> Path:
     return file
 
 
-def test_tasks_that_are_killed_or_requeued_and_a_killed_collector_lose_nothing(
+def test_tasks_that_are_killed_requeued_or_out_of_time_and_a_killed_collector_lose_nothing(
     cluster: Cluster, tmp_path: Path
 ) -> None:
     """A node that dies would leave rows running for ever; a collector that dies, an array that nobody looks at."""
-    root = make_run(tmp_path / "run", "slurm-array", n=60)
+    root = make_run(tmp_path / "run", "slurm-array", n=60, array_tasks=3)
     collector = relax(root, cluster.environment)
     done = "purpose = 'training' AND status = 'converged'"
     wait_until(
@@ -122,6 +122,7 @@ def test_tasks_that_are_killed_or_requeued_and_a_killed_collector_lose_nothing(
     job = (root / "slurm" / "relax.job").read_text().strip()
     cluster.call("scancel", "--signal=KILL", f"{job}_0")  # as a node that fails
     cluster.call("scontrol", "requeue", f"{job}_1")
+    cluster.call("scancel", "--signal=USR1", "--batch", f"{job}_2")  # as before its time limit
     before = rows(root, "key, id, finished", done)
     said = finish(relax(root, cluster.environment))
     assert set(before) <= set(rows(root, "key, id, finished", done))  # nothing finished is lost or done again

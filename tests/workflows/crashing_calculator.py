@@ -18,6 +18,13 @@ class Crashing(Calculator):
         os.kill(os.getpid(), signal.SIGKILL)
 
 
+class Raising(Crashing):
+    """It has a bug."""
+
+    def relax(self, structure, settings, folder=None):
+        raise RuntimeError("no such orbital")
+
+
 class Starting(Crashing):
     """It waits for a program that takes for ever."""
 

@@ -14,7 +14,9 @@ from pymatgen.core import Lattice, Structure
 from pymatgen.io.ase import AseAtomsAdaptor
 
 from voxtal.calculators.base import CalculatorSpec, RelaxSettings
+from voxtal.errors import UserError
 from voxtal.ledger import Ledger
+from voxtal.owners import of_engine
 from voxtal.structures.text import structure_from_text, structure_to_text
 from voxtal.workflows.jobs import Job, calculations_of, run_jobs
 from voxtal.workflows.local import MAX_ATTEMPTS, Local
@@ -151,6 +153,18 @@ def test_workers_end_when_the_parent_is_killed_and_the_next_start_carries_on(tmp
         assert not any(map(is_running, children))
     rows = run([Job("big", big_copper(), "training")], tmp_path, workers=1)
     assert [(row["status"], row["attempts"]) for row in rows] == [("converged", 2)]
+
+
+def test_what_a_launchpad_has_is_not_waited_for(tmp_path):
+    """Going from FireWorks to worker processes would wait for ever, without a word."""
+    jobs = small_jobs(1)
+    (calculation,) = calculations_of(jobs, EMT, SETTINGS, 0, tmp_path)
+    with Ledger(tmp_path / "ledger.sqlite") as ledger:
+        ledger.claim(calculation)
+        ledger.hand_over(calculation.key, of_engine("job"))
+    with pytest.raises(UserError, match="1 of these calculations are on the LaunchPad"):
+        run(jobs, tmp_path, workers=1)
+    assert [row["status"] for row in run(jobs, tmp_path, workers=1, retry=True)] == ["converged"]
 
 
 def test_two_runs_share_one_ledger(tmp_path):

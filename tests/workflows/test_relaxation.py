@@ -111,6 +111,20 @@ def test_a_second_call_gives_the_same_set_from_the_ledger(relaxed):
         assert ledger.counts(round=3) == {}
 
 
+def test_a_set_that_is_closed_early_holds_those_that_have_ended(tmp_path):
+    """Labels would go to other structures once some are missing."""
+    slow = Structure(Lattice.cubic(3.7), ["Cu", "Cu", "Cu", "Au"], FCC) * (5, 5, 5)
+    slow.perturb(0.1, seed=0)
+    given = StructureSet.concatenate([StructureSet.from_structures([slow], ["slow"]), cu_au().subset([0, 1])])
+    labelled = relax_set(
+        given, EMT_SPEC, SETTINGS, tmp_path / "ledger.sqlite", "candidate", backend=Local(2), close_at=0.6
+    )
+    assert list(labelled.ids) == ["l12", "b2"]
+    assert [s.composition.reduced_formula for s in labelled] == ["Cu3Au", "CuAu"]
+    with Ledger(tmp_path / "ledger.sqlite") as ledger:
+        assert ("candidate", "running") not in ledger.counts()
+
+
 def test_labels_of_another_method_are_refused(tmp_path):
     """Energies of two methods would be trained on together."""
     foreign = cu_au().with_columns(provenance={METHOD: ["vasp-pbe-12345678", "", "", ""]})

@@ -10,7 +10,9 @@ from typing import Any, Protocol
 
 from voxtal.calculators.base import CalculatorSpec, RelaxSettings
 from voxtal.calculators.registry import get_calculator
+from voxtal.errors import UserError
 from voxtal.ledger import Calculation, Ledger
+from voxtal.owners import ENGINE
 from voxtal.structures.text import structure_to_text
 from voxtal.workflows.plain import safe_name, settings_to_text, spec_to_text
 
@@ -131,6 +133,16 @@ def run_jobs(
         for job, calculation in zip(jobs, calculations, strict=True)
         if calculation.key in rows
     ]
+
+
+def refuse_engines(calculations: Sequence[Calculation], ledger: Ledger) -> None:
+    """Raise UserError where a workflow engine has some of them, for a backend that would wait for ever."""
+    elsewhere = ledger.owned(f"{ENGINE}:").keys() & {calculation.key for calculation in calculations}
+    if elsewhere:
+        raise UserError(
+            f"{len(elsewhere)} of these calculations are on the LaunchPad. Take them in with relax.backend = "
+            '"fireworks", or delete their workflows and run this again with --retry.'
+        )
 
 
 def calculations_of(

@@ -60,7 +60,7 @@ class FireWorks:
         if self._in_memory and not self._mock:
             raise UserError(
                 "jobflow's JOB_STORE is in memory, so results of other processes could not come back; "
-                "name a MongoDB in a file and that file in JOBFLOW_CONFIG_FILE (docs/fireworks.md)."
+                "name a MongoDB in a file and that file in JOBFLOW_CONFIG_FILE (docs/running-calculations.md)."
             )
         try:
             self._pad = LaunchPad.from_file(launchpad) if launchpad else LaunchPad.auto_load()
@@ -164,6 +164,7 @@ class FireWorks:
 
         if not self._pad.run_exists(FWorker()):
             return False
+        (folder / "fireworks").mkdir(exist_ok=True)
         logging.disable(logging.INFO)  # five lines a rocket, in the middle of the progress line
         try:
             with chdir(folder / "fireworks"):  # rapidfire makes a folder for each launch where it is

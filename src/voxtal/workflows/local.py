@@ -17,7 +17,7 @@ from voxtal.calculators.registry import get_calculator
 from voxtal.ledger import Calculation, Ledger
 from voxtal.owners import BEAT_SECONDS
 from voxtal.structures.text import composition_of_text
-from voxtal.workflows.jobs import Finished, Row
+from voxtal.workflows.jobs import Finished, Row, refuse_engines
 from voxtal.workflows.plain import settings_from_text, spec_from_text
 from voxtal.workflows.pool import Pool, Result, available_cores
 
@@ -46,6 +46,7 @@ class Local:
         self, calculations: Sequence[Calculation], ledger: Ledger, finished: Finished, enough: Callable[[], bool]
     ) -> None:
         """Run them all; those that other processes are at are waited for, and taken over where such a one dies."""
+        refuse_engines(calculations, ledger)
         _check(calculations)
         self._work(_Own(calculations), calculations[0], ledger, finished, enough)
 

@@ -12,7 +12,7 @@ from voxtal.config import CONFIG_NAME
 from voxtal.errors import UserError
 from voxtal.ledger import Calculation, Ledger
 from voxtal.runs import atomic_path
-from voxtal.workflows.jobs import Finished
+from voxtal.workflows.jobs import Finished, refuse_engines
 
 POLL_SECONDS = 5.0
 """How often the ledger is looked at while the array is at work."""
@@ -55,6 +55,7 @@ class SlurmArray:
                 f'relax.backend = "slurm-array" needs {self.run_directory / CONFIG_NAME}: the tasks read it. '
                 "Write the settings into it."
             )
+        refuse_engines(calculations, ledger)
         ledger.enqueue(calculations)
         open_keys = [calculation.key for calculation in calculations]
         fruitless, ended_before = -1, -1
