@@ -85,10 +85,12 @@ def losses(root: Path, model: str) -> dict[int, dict[str, float]]:
     return {line["step"]: {k: v for k, v in line.items() if k not in ("steps", "seconds")} for line in lines}
 
 
-def assert_same_losses(one: dict[int, dict[str, float]], other: dict[int, dict[str, float]]) -> None:
+def assert_same_losses(
+    one: dict[int, dict[str, float]], other: dict[int, dict[str, float]], tolerance: float = 1e-4
+) -> None:
     assert list(one) == list(other)
     for step, values in one.items():
-        assert values == pytest.approx(other[step], abs=1e-4), f"step {step}"
+        assert values == pytest.approx(other[step], abs=tolerance), f"step {step}"
 
 
 @pytest.fixture(scope="module")
@@ -197,7 +199,8 @@ def test_signal_to_one_rank_stops_all_and_any_number_carries_on(once_trained_run
     assert state["step"] < LONG
     code, out = finish(start(command(TORCHRUN, 3, [*alone, str(disturbed)])))
     assert code == 0, out
-    assert_same_losses(losses(undisturbed, "lattice-ae"), losses(disturbed, "lattice-ae"))
+    # sums in another order, amplified by hundreds of steps; the loss is about 1
+    assert_same_losses(losses(undisturbed, "lattice-ae"), losses(disturbed, "lattice-ae"), 1e-3)
 
 
 def test_ranks_that_would_train_alone_are_refused(once_trained_run: Run, tmp_path: Path) -> None:

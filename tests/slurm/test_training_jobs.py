@@ -125,15 +125,15 @@ def test_stopped_job_carries_on_with_another_number_of_ranks(
     again = cluster.submit(SCRIPT, run.root, "--nodes=1", MODELS="lattice-ae")
     assert cluster.finish(again) == "COMPLETED", log_of(run, again)
     ours, theirs = ([line["loss"] for line in losses(r, "lattice-ae")] for r in (run, undisturbed))
-    assert ours == pytest.approx(theirs, abs=1e-4)
+    assert ours == pytest.approx(theirs, abs=1e-3)  # sums in another order, amplified by a hundred steps
 
 
 def test_time_limit_ends_in_a_requeue_and_scancel_in_none(cluster: Cluster, voxelized: Run, tmp_path: Path) -> None:
     """Slurm's own warning would be missed; or a job that its user cancels would come back."""
     run = endless(voxelized, tmp_path / "run")
-    limit = ("--time=1", "--signal=B:USR1@50")
+    limit = ("--time=2", "--signal=B:USR1@80")  # a warning 40 to 70 s after the start
     job = cluster.submit(SCRIPT, run.root, "--nodes=2", *limit, MODELS="lattice-ae", PARALLEL="ddp")
-    wait_until(lambda: cluster.job(job)["Restarts"] == "1", 90, lambda: log_of(run, job))
+    wait_until(lambda: cluster.job(job)["Restarts"] == "1", 150, lambda: log_of(run, job))
     assert "was warned, stopped in order and requeued" in log_of(run, job)
     assert load_checkpoint(run.round(0).train("lattice-ae") / "checkpoints")["step"] > 0
     cluster.call("scontrol", "update", f"JobId={job}", "TimeLimit=60")  # or it would be warned again and again
