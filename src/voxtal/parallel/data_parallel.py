@@ -8,7 +8,7 @@ of one process but for the order of sums.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -18,6 +18,9 @@ from torch import Tensor, nn
 
 from voxtal.errors import EXIT_FAILED, RankLost, UserError
 from voxtal.parallel.layers import globalize
+
+_BLOCK = 16
+"""Rows of a batch whose noise is drawn together."""
 
 
 @dataclass(frozen=True)
@@ -35,8 +38,26 @@ class Share:
         return rows[self.first : self.last]
 
     def randn(self, *shape: int, device: torch.device | str) -> Tensor:
-        """Normal noise (rows of the share, *shape). All ranks draw that of the whole batch, so their streams agree."""
-        return self.of(torch.randn(self.total, *shape, device=device))
+        """Normal noise (rows of the share, *shape): the share's part of what one process would draw."""
+        return self._drawn(lambda n, generator: torch.randn(n, *shape, device=device, generator=generator), device)
+
+    def bernoulli(self, p: float, *shape: int, device: torch.device | str) -> Tensor:
+        """Ones with probability ``p``, else zeros (rows of the share, *shape); as :meth:`randn`."""
+        return self._drawn(
+            lambda n, generator: torch.empty(n, *shape, device=device).bernoulli_(p, generator=generator), device
+        )
+
+    def _drawn(self, draw: Callable[[int, torch.Generator], Tensor], device: torch.device | str) -> Tensor:
+        """Rows drawn in blocks, each from a seed of its own: a rank draws the blocks that its share lies in."""
+        seed = int(torch.randint(2**62, ()))  # the same on all ranks, whose streams agree
+        generator = torch.Generator(device)
+        first_block = self.first // _BLOCK
+        rows = []
+        for block in range(first_block, (self.last - 1) // _BLOCK + 1):
+            generator.manual_seed(seed + block)
+            rows.append(draw(min(_BLOCK, self.total - block * _BLOCK), generator))
+        skipped = self.first - first_block * _BLOCK
+        return torch.cat(rows)[skipped : skipped + self.last - self.first]
 
 
 class DataParallel:

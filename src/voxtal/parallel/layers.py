@@ -29,7 +29,7 @@ def globalize(module: nn.Module, parallel: DataParallel) -> None:
 
 
 class _GlobalDropout(nn.Module):
-    """Dropout whose mask is drawn for the whole batch."""
+    """Dropout whose mask is the rank's part of the whole batch's."""
 
     def __init__(self, p: float, parallel: DataParallel) -> None:
         super().__init__()
@@ -38,9 +38,8 @@ class _GlobalDropout(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         if not self.training:
             return x
-        share = self.parallel.batch
-        kept = torch.empty(share.total, *x.shape[1:], device=x.device, dtype=x.dtype).bernoulli_(1 - self.p)
-        return x * share.of(kept).div_(1 - self.p)
+        kept = self.parallel.batch.bernoulli(1 - self.p, *x.shape[1:], device=x.device).to(x.dtype)
+        return x * kept.div_(1 - self.p)
 
 
 class _GlobalBatchNorm2d(nn.BatchNorm2d):
