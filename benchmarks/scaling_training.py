@@ -2,10 +2,11 @@
 
     python benchmarks/scaling_training.py STRUCTURES.h5 [--models sites-ae] [--ranks 2] [--scaling weak|strong]
 
-Every way is started in turns, on the preset `laptop`, with one thread a rank; samples per second of the clock, medians
-over the repeats. Weak scaling: each rank has the batch of one rank alone. Strong: the ranks share it.
-Efficiency: the rate over that of one rank times the number of ranks. "Unrelated": as many trainings of one rank at
-once, which know nothing of each other: what the machine has for two, whoever averages.
+Every way is started in turns, on the preset `laptop`, with one thread a rank, and trains by the loop that users train
+by; samples per second of the clock, medians over the repeats. Weak scaling: each rank has the batch of one rank alone.
+Strong: the ranks share it. Efficiency: the rate over that of one rank times the number of ranks; for several models, of
+the time that their steps in the preset take together. "Unrelated": as many trainings of one rank at once, which know
+nothing of each other: what the machine has for two, whoever averages.
 "All-reduce": what a step spends on averaging gradients, in it the wait for the slowest rank. "Tensors": one all-reduce
 for each gradient, instead of voxtal's single one for all of them; Horovod fuses them again unless its threshold is 0.
 """
@@ -31,6 +32,9 @@ from voxtal.config import build_config
 from voxtal.data.dataset import VoxelDataset
 from voxtal.parallel.data_parallel import data_parallel
 from voxtal.parallel.launch import local_environment, mpirun
+from voxtal.training.trainer import train
+
+WARM_UP = 4
 
 WAYS: dict[str, tuple[str, dict[str, str]]] = {
     "one rank": ("", {}),
@@ -76,20 +80,22 @@ def measure(model: str, folder: Path, batch: int, seconds: float, weak: bool) ->
     config = build_config({"preset": "laptop"})
     batch = (batch or getattr(config.train, model.replace("-", "_")).batch_size) * (parallel.size if weak else 1)
     task = make_task(model, config, VoxelDataset(folder / "laptop"), batch, parallel)
-    times, waits, index = [], [], 0
+    rng = np.random.default_rng(0)
     began = time.perf_counter()
-    while index < 5 or parallel.bcast(time.perf_counter() - began < seconds):
-        torch.manual_seed(index)
-        spent[0], started = 0.0, time.perf_counter()
-        losses = task.step(index, np.random.default_rng(index))
-        parallel.mean(losses)
-        times.append(time.perf_counter() - started)
-        waits.append(spent[0])
-        index += 1
+    for index in range(WARM_UP):
+        task.step(index, rng)
+    task.steps = parallel.bcast(max(20, int(seconds * WARM_UP / (time.perf_counter() - began))))
+    spent[0], ends = 0.0, []
+    with tempfile.TemporaryDirectory() as scratch:
+        train(task, Path(scratch), 0, "", task.steps, lambda _n, _text: ends.append(time.perf_counter()))
     if parallel.rank == 0:
         bytes_a_step = 4 * sum(p.numel() for o in task.optimizers.values() for g in o.param_groups for p in g["params"])
-        step, wait = (float(np.median(values[2:])) for values in (times, waits))
-        print(json.dumps({"rate": batch / step, "wait": wait, "bytes": bytes_a_step, "steps": index}))
+        step = (ends[-2] - ends[0]) / (len(ends) - 2)  # the last one also writes the weights
+        print(
+            json.dumps(
+                {"rate": batch / step, "wait": spent[0] / task.steps, "bytes": bytes_a_step, "steps": task.steps}
+            )
+        )
     parallel.close()
 
 
@@ -116,6 +122,12 @@ def start(way: str, model: str, folder: Path, arguments: argparse.Namespace) -> 
     return {**results[0], "rate": sum(result["rate"] for result in results)}
 
 
+def samples_of(model: str) -> int:
+    """How many one rank sees in the whole training of the preset."""
+    size = getattr(build_config({"preset": "laptop"}).train, model.replace("-", "_"))
+    return int(size.steps * size.batch_size)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("structures", type=Path, nargs="?")
@@ -132,6 +144,7 @@ def main() -> None:
         measure(arguments.models[0], arguments.measure, arguments.batch, arguments.seconds, arguments.scaling == "weak")
         return
     table = []
+    hours: dict[str, float] = dict.fromkeys(arguments.ways, 0.0)
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         prepared(arguments.structures, folder, 300, "laptop", "cpu")
@@ -148,6 +161,7 @@ def main() -> None:
             one = middle.get("one rank", {"rate": float("nan")})["rate"]
             for way, result in middle.items():
                 ranks = 1 if way == "one rank" else arguments.ranks
+                hours[way] += samples_of(model) * ranks / result["rate"] / 3600
                 table.append(
                     (
                         model,
@@ -158,6 +172,9 @@ def main() -> None:
                         f"{result['bytes'] / 1e6:.1f}",
                     )
                 )
+    if len(arguments.models) > 1 and "one rank" in hours:
+        for way, spent in hours.items():
+            table.append((" + ".join(arguments.models), way, "", f"{hours['one rank'] / spent:.0%}", "", ""))
     print_table(
         f"Training on {arguments.ranks} ranks, {arguments.scaling} scaling",
         ("model", "way", "samples/s", "efficiency", "all-reduce, ms a step", "gradients, MB"),

@@ -99,7 +99,6 @@ def make_task(model: str, config: Config, dataset: VoxelDataset, batch: int, par
             width = {} if config.preset == "paper" else {"width": config.train.constraint.width}
             constraint: Any = build(name, side=side, **width)
             task = GANTask(config.preset, size, graphs, constraint, arithmetic, parallel, 0)
-    parallel.prepare(task.modules.values(), task.optimizers.values())
     return task
 
 
@@ -128,6 +127,7 @@ class Timed:
     def __init__(self, task: Any) -> None:
         self.task, self.batch, self.index = task, task.config.batch_size, 0
         self.rates: list[float] = []
+        task.parallel.prepare(task.modules.values(), task.optimizers.values())
         self.cuda = next(next(iter(task.modules.values())).parameters()).is_cuda
         for _ in range(2):
             self._step()

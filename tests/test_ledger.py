@@ -135,24 +135,21 @@ def test_an_owner_under_slurm_is_dead_when_its_job_has_ended_or_runs_again(ledge
     assert owners.this_process().endswith(":77.1")
 
 
-def test_what_waits_is_claimed_largest_first_by_calculator_and_settings(ledger):
-    """The largest calculation would start last and be waited for alone, or be run by another calculator."""
-    small = replace(WORK, calculator="emt", initial="s")
-    large = replace(WORK, calculator="emt", initial="larger", folder="/x")
-    other = replace(WORK, calculator="other", initial="o")
-    assert ledger.enqueue([small, large, other]) == 3
-    assert ledger.enqueue([small]) == 0
-    assert ledger.waiting() == [("emt", WORK.settings), ("other", WORK.settings)]
-    assert ledger.counts() == {("training", "waiting"): 3}
-    assert ledger.claim_waiting("emt", WORK.settings) == large
-    assert ledger.claim_waiting("emt", WORK.settings) == small
-    assert ledger.claim_waiting("emt", WORK.settings) is None
-    assert ledger.claim(other) == "ours"
-    ledger.finish(small.key, status="converged")
-    assert ledger.enqueue([small]) == 0
-    assert ledger.result(large.key) is None
+def test_what_waits_is_known_with_all_that_a_process_needs_to_run_it(ledger):
+    """An array task would run it by another calculator or elsewhere; a stopped one would take it out of the queue."""
+    first = replace(WORK, calculator="emt", initial="1")
+    second = replace(WORK, calculator="other", initial="2", folder="/x")
+    assert ledger.enqueue([first, second]) == 2
+    assert ledger.enqueue([first]) == 0
+    assert ledger.waiting() == [first, second]
+    assert ledger.counts() == {("training", "waiting"): 2}
+    assert ledger.claim(first) == ledger.claim(second) == "ours"
+    assert ledger.waiting() == []
+    ledger.finish(first.key, status="converged")
+    assert ledger.enqueue([first]) == 0
+    assert ledger.result(second.key) is None
     ledger.release()
-    assert ledger.counts() == {("training", "converged"): 1, ("training", "waiting"): 2}
+    assert ledger.waiting() == [second]
 
 
 def test_what_dead_owners_had_queued_waits_again(tmp_path):

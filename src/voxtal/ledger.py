@@ -17,33 +17,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from voxtal import owners
-from voxtal.errors import UserError
-
-SCHEMA_VERSION = 2
-APPLICATION_ID = 0x766F7874  # "voxt": tells our file from any other SQLite file
-
-_TABLES = """
-CREATE TABLE calculations (
-    key TEXT PRIMARY KEY, id TEXT NOT NULL, purpose TEXT NOT NULL, round INTEGER NOT NULL,
-    method TEXT NOT NULL, settings TEXT NOT NULL, status TEXT NOT NULL, reason TEXT NOT NULL DEFAULT '',
-    initial TEXT NOT NULL, relaxed TEXT, energy_per_atom REAL, energy_per_atom_before REAL,
-    steps INTEGER, wall_seconds REAL, owner TEXT NOT NULL, started REAL NOT NULL, heartbeat REAL NOT NULL,
-    finished REAL, attempts INTEGER NOT NULL DEFAULT 1,
-    queued INTEGER NOT NULL DEFAULT 0, calculator TEXT NOT NULL DEFAULT '', folder TEXT NOT NULL DEFAULT ''
-);
-CREATE INDEX calculations_by_purpose ON calculations (purpose, status, method);
-CREATE TABLE candidates (
-    id TEXT PRIMARY KEY, round INTEGER NOT NULL, seed INTEGER, model TEXT, formula TEXT,
-    outcome TEXT NOT NULL, reason TEXT NOT NULL DEFAULT '', predicted_formation_energy REAL
-);
-"""
-
-_FROM_VERSION_1 = """
-ALTER TABLE calculations ADD COLUMN queued INTEGER NOT NULL DEFAULT 0;
-ALTER TABLE calculations ADD COLUMN calculator TEXT NOT NULL DEFAULT '';
-ALTER TABLE calculations ADD COLUMN folder TEXT NOT NULL DEFAULT '';
-UPDATE calculations SET owner = owner || ':-';
-"""
+from voxtal.ledger_file import open_connection, transaction
 
 UNFINISHED = "('waiting', 'running')"
 """States of a calculation without a result, as SQL."""
@@ -104,46 +78,7 @@ class Ledger:
         self.path = path
         path.parent.mkdir(parents=True, exist_ok=True)
         self.owner = owners.this_process()
-        self._connection = sqlite3.connect(path, timeout=60.0, isolation_level=None)
-        self._connection.row_factory = sqlite3.Row
-        try:
-            self._open()
-        except sqlite3.DatabaseError as error:
-            self.close()
-            if isinstance(error, sqlite3.OperationalError):
-                raise
-            raise UserError(
-                f"{path} is not a voxtal ledger ({error}); move it away and run the command again."
-            ) from None
-        except UserError:
-            self.close()
-            raise
-
-    def _open(self) -> None:
-        # A rollback journal, not WAL: WAL keeps its index in memory shared through mmap, which does not
-        # exist between the nodes of NFS, Lustre or GPFS.
-        self._connection.execute("PRAGMA journal_mode = DELETE")
-        self._connection.execute("PRAGMA synchronous = FULL")
-        with self._transaction() as connection:
-            version = connection.execute("PRAGMA user_version").fetchone()[0]
-            application = connection.execute("PRAGMA application_id").fetchone()[0]
-            empty = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0] == 0
-            if version == 0 and empty:
-                for statement in _TABLES.split(";"):
-                    connection.execute(statement)
-                connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
-                connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
-            elif application != APPLICATION_ID:
-                raise UserError(f"{self.path} is an SQLite file of something else, not a voxtal ledger.")
-            elif version == 1:
-                for statement in _FROM_VERSION_1.split(";"):
-                    connection.execute(statement)
-                connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
-            elif version != SCHEMA_VERSION:
-                raise UserError(
-                    f"{self.path} is a ledger of version {version}; this voxtal reads version "
-                    f"{SCHEMA_VERSION}. Use the voxtal that made it, or start a new run directory."
-                )
+        self._connection = open_connection(path)
 
     def __enter__(self) -> Ledger:
         return self
@@ -198,26 +133,13 @@ class Ledger:
                 )
         return new
 
-    def claim_waiting(self, calculator: str, settings: str) -> Calculation | None:
-        """Take the largest calculation of this calculator and these settings that waits; None where none does."""
-        with self._transaction() as connection:
-            row = connection.execute(
-                "SELECT key, id, purpose, round, method, settings, initial, calculator, folder FROM calculations"
-                " WHERE status = 'waiting' AND calculator = ? AND settings = ? ORDER BY length(initial) DESC LIMIT 1",
-                (calculator, settings),
-            ).fetchone()
-            if row is None:
-                return None
-            self._take(row["key"], time.time(), again=False)
-            return Calculation(**{name: row[name] for name in row.keys() if name != "key"})  # noqa: SIM118
-
-    def waiting(self) -> list[tuple[str, str]]:
-        """Calculator and settings of all that waits, in the order in which it came: elements come first."""
+    def waiting(self) -> list[Calculation]:
+        """All that waits, in the order in which it came: elements come before what needs them."""
         rows = self._connection.execute(
-            "SELECT calculator, settings FROM calculations WHERE status = 'waiting'"
-            " GROUP BY calculator, settings ORDER BY min(rowid)"
+            "SELECT id, purpose, round, method, settings, initial, calculator, folder FROM calculations"
+            " WHERE status = 'waiting' ORDER BY rowid"
         )
-        return [(row["calculator"], row["settings"]) for row in rows]
+        return [Calculation(**dict(row)) for row in rows]
 
     def revive(self) -> int:
         """Let the queued calculations of dead owners wait again; their number."""
@@ -420,12 +342,6 @@ class Ledger:
     def _transaction(self) -> Iterator[sqlite3.Connection]:
         if self._connection.in_transaction:  # within a batch
             yield self._connection
-            return
-        try:
-            # IMMEDIATE takes the write lock at once: two claims of one key cannot both read "not there".
-            self._connection.execute("BEGIN IMMEDIATE")
-            yield self._connection
-            self._connection.execute("COMMIT")
-        finally:
-            if self._connection.in_transaction:
-                self._connection.execute("ROLLBACK")
+        else:
+            with transaction(self._connection):
+                yield self._connection

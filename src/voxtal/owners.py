@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 import platform
-import shutil
-import subprocess
 import time
 from pathlib import Path
+
+from voxtal.batch.slurm import states_of
 
 BEAT_SECONDS = 30.0
 """How often an owner at work should let its ledger know."""
@@ -18,6 +18,7 @@ ENGINE = "engine"
 """Host of the owners that a workflow engine looks after: it alone says when they are dead."""
 
 _ASK_SLURM_EVERY_SECONDS = 15.0
+_AT_WORK = ("RUNNING", "COMPLETING", "SUSPENDED")
 _GONE = "gone"
 
 
@@ -32,6 +33,11 @@ def this_process() -> str:
 def of_engine(id: str) -> str:
     """The owner that stands for a workflow engine's job ``id``."""
     return f"{ENGINE}:0:{id}:-"
+
+
+def process_runs(pid: int) -> bool:
+    """Whether there is a process of this number on this host."""
+    return _start_ticks(pid) != _GONE
 
 
 def is_alive(owner: str, heartbeat: float, now: float) -> bool:
@@ -59,22 +65,10 @@ def _slurm_has(job: str, restarts: str) -> bool:
         return os.environ.get("SLURM_RESTART_COUNT", "0") == restarts
     when, answer = _asked.get(job, (-_ASK_SLURM_EVERY_SECONDS, True))
     if time.monotonic() - when >= _ASK_SLURM_EVERY_SECONDS:
-        answer = _ask_slurm(job)
+        states = states_of(job)
+        answer = states is None or any(state in _AT_WORK for state in states)
         _asked[job] = (time.monotonic(), answer)
     return answer
-
-
-def _ask_slurm(job: str) -> bool:
-    if shutil.which("squeue") is None:
-        return True
-    command = ["squeue", "--noheader", "--jobs", job, "--states", "all", "--format", "%T"]
-    try:
-        asked = subprocess.run(command, capture_output=True, text=True, check=False, timeout=30)
-    except subprocess.TimeoutExpired:
-        return True
-    if asked.returncode:  # slurmctld is away, or has forgotten a job that ended long ago
-        return "Invalid job id" not in asked.stderr
-    return any(state in ("RUNNING", "COMPLETING", "SUSPENDED") for state in asked.stdout.split())
 
 
 def _start_ticks(pid: int) -> str:

@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import platform
+import re
 import shutil
 import subprocess
 import sys
@@ -40,6 +41,11 @@ def atomic_path(target: Path) -> Iterator[Path]:
         raise
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def safe_name(id: str) -> str:
+    """``id`` as the name of a file or folder."""
+    return re.sub(r"[^A-Za-z0-9._-]", "_", id)
 
 
 def write_json(target: Path, value: Any) -> None:

@@ -1,4 +1,4 @@
-"""Recorded outputs of pw.x 6.7 (Debian 12): Si with 16 Ry and 2 x 2 x 2 k-points, and Ni where that is named."""
+"""Recorded outputs of pw.x 6.7 (Debian 12), mostly of Si with 16 Ry; pwo/record.py makes them."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ def test_numbers_are_in_electronvolt():
     """Energies would be off by the factor of a unit."""
     text = recorded("scf-converged")
     label = read_label(text)
-    assert label.energy == pytest.approx(-15.72542798 * 13.605693, abs=1e-4)
+    assert label.energy == pytest.approx(-15.72513102 * 13.605693, abs=1e-4)
     assert first_energy(text) == pytest.approx(label.energy, abs=1e-6)
     assert label.forces.shape == (2, 3)
     assert label.stress.shape == (6,)

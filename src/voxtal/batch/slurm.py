@@ -39,6 +39,20 @@ def partitions() -> list[str]:
     return sorted(set(answer.stdout.split())) if answer.returncode == 0 else []
 
 
+def states_of(job: str) -> list[str] | None:
+    """State of each task of a job, none where Slurm has forgotten it; None where Slurm cannot be asked now."""
+    if shutil.which("squeue") is None:
+        return None
+    command = ["squeue", "--noheader", "--jobs", job, "--states", "all", "--format", "%T"]
+    try:
+        asked = subprocess.run(command, capture_output=True, text=True, check=False, timeout=30)
+    except subprocess.TimeoutExpired:
+        return None
+    if asked.returncode and "Invalid job id" not in asked.stderr:
+        return None
+    return asked.stdout.split()
+
+
 def submit_job(script: Path, options: Sequence[str]) -> str:
     """Hand a batch script to Slurm; the number of its job.
 

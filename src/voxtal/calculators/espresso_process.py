@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import ctypes
 import functools
 import os
 import shlex
 import shutil
 import signal
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -17,6 +15,7 @@ from pathlib import Path
 
 from voxtal.calculators.espresso_output import version_in
 from voxtal.errors import Interrupted
+from voxtal.parallel.launch import end_with_parent, outside_of_ranks
 
 STOPPING_SECONDS = 180
 """Before a job's end, for pw.x to write its files (in short jobs a tenth of them): more than the two minutes before
@@ -24,7 +23,6 @@ the end at which batch scripts let Slurm warn them."""
 STOPPED_BY = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2)
 """Signals with which a user or a scheduler stops a whole job; a calculation that fails is killed by others."""
 
-_PR_SET_PDEATHSIG = 1
 _VERSION_SECONDS = 60
 
 
@@ -45,7 +43,7 @@ def version_of(executable: str) -> str:
                 capture_output=True,
                 cwd=folder,
                 timeout=_VERSION_SECONDS,
-                env={name: value for name, value in os.environ.items() if not name.startswith(("PMI_", "PMIX_"))},
+                env=outside_of_ranks(os.environ),
                 check=False,
             )
         except (OSError, subprocess.TimeoutExpired):
@@ -124,15 +122,12 @@ def _end(process: subprocess.Popen[bytes]) -> None:
 
 def _die_with(parent: int) -> Callable[[], None]:
     """What the child does before it becomes pw.x: Linux ends it when its parent dies, by SIGKILL too."""
-    libc = ctypes.CDLL(None) if sys.platform == "linux" else None
 
     def prepare() -> None:
         for number in STOPPED_BY:  # a worker ignores them, and a child would inherit that
             signal.signal(number, signal.SIG_DFL)
-        if libc is not None:
-            # SIGTERM and not SIGKILL: mpirun and srun pass it on to their ranks.
-            libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
-            if os.getppid() != parent:
-                os._exit(1)
+        end_with_parent()  # by SIGTERM, which mpirun and srun pass on to their ranks
+        if os.getppid() != parent:
+            os._exit(1)
 
     return prepare

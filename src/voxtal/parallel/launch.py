@@ -31,6 +31,14 @@ def local_environment() -> dict[str, str]:
     return {**_FOR_ONE_MACHINE, **os.environ, "OMP_NUM_THREADS": "1"}
 
 
+def outside_of_ranks(environment: Mapping[str, str]) -> dict[str, str]:
+    """``environment`` without what makes a process an MPI rank.
+
+    An MPI program that a rank starts would take its place among the ranks, and end all of them when it aborts.
+    """
+    return {name: value for name, value in environment.items() if not name.startswith(("PMI_", "PMIX_", "OMPI_COMM_"))}
+
+
 def run_ranks(command: Sequence[str], ranks: int, environment: Mapping[str, str] | None = None) -> None:
     """Run ``command`` on ``ranks`` ranks of this machine and wait for it.
 

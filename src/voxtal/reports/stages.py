@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import platform
 import re
 import sqlite3
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import Literal
 
 from voxtal.errors import UserError
+from voxtal.owners import process_runs
 from voxtal.reports.run_data import MODELS, read_candidates, read_metrics
 from voxtal.runs import RoundPaths, read_json
 
@@ -76,19 +76,9 @@ def owner_at_work(root: Path) -> str | None:
     lock = root / ".lock"
     text = lock.read_text().strip() if lock.is_file() else ""
     match = re.search(r"\(pid (\d+) on (.+)\)$", text)
-    if match is None or match[2] != platform.node() or not _is_alive(int(match[1])):
+    if match is None or match[2] != platform.node() or not process_runs(int(match[1])):
         return None
     return text
-
-
-def _is_alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
 
 
 def round_stages(paths: RoundPaths, counts: Sequence[Count], at_work: bool) -> list[Stage]:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from voxtal.errors import UserError
-from voxtal.runs import atomic_path
+from voxtal.runs import atomic_path, safe_name
 from voxtal.structures.phases import PHASE_SYMPREC_ANGSTROM, with_spacegroup
 from voxtal.structures.structure_set import (
     E_ABOVE_HULL,
@@ -76,72 +76,15 @@ def write_cif(structure: Any, name: str, path: Path, symprec: float = CIF_SYMPRE
     symprec : float
         Tolerance of the symmetry, angstrom.
     """
+    from pymatgen.io.cif import CifWriter
+
+    try:
+        text = str(CifWriter(structure, symprec=symprec, refine_struct=True))
+    except Exception:  # spglib gives some cells up, and pymatgen fails on what it gets: as they are, then
+        text = str(CifWriter(structure))
     block = re.sub(r"[^!-~]", "_", name)[:_NAME_LENGTH]
     with atomic_path(path) as temporary:
-        temporary.write_text(_cif_text(structure, block, symprec))
-
-
-def _cif_text(structure: Any, block: str, symprec: float) -> str:
-    """With one search for symmetry; pymatgen's CifWriter makes several, which would be most of an export's time."""
-    import gemmi
-    import spglib
-
-    cell = (structure.lattice.matrix, structure.frac_coords, structure.atomic_numbers)
-    found = spglib.get_symmetry_dataset(cell, symprec=symprec)
-    if found is None:  # spglib gives some cells up: as they are, then
-        matrix, numbers, positions = structure.lattice.matrix, np.array(structure.atomic_numbers), structure.frac_coords
-        symbol, number, operations, first = "P 1", 1, [gemmi.Op("x,y,z")], np.arange(len(structure))
-    else:
-        matrix, numbers, positions = found.std_lattice, found.std_types, found.std_positions
-        symbol, number, operations = found.international, found.number, _operations(found.hall_number)
-        orbit_of_primitive = dict(zip(found.mapping_to_primitive, found.crystallographic_orbits, strict=True))
-        orbits = [orbit_of_primitive[i] for i in found.std_mapping_to_primitive]
-        first = np.sort(np.unique(orbits, return_index=True)[1])
-    composition = structure.composition
-    document = gemmi.cif.Document()
-    written = document.add_new_block(block)
-    written.set_pair("_chemical_formula_structural", composition.reduced_formula)
-    written.set_pair("_symmetry_space_group_name_H-M", gemmi.cif.quote(symbol))
-    written.set_pair("_symmetry_Int_Tables_number", str(number))
-    names = ("length_a", "length_b", "length_c", "angle_alpha", "angle_beta", "angle_gamma")
-    for tag, value in zip(names, _cell_parameters(matrix), strict=True):
-        written.set_pair(f"_cell_{tag}", f"{value:.8f}")
-    loop = written.init_loop("_symmetry_equiv_pos_", ["site_id", "as_xyz"])
-    for index, operation in enumerate(operations, 1):
-        loop.add_row([str(index), gemmi.cif.quote(operation.triplet())])
-    loop = written.init_loop(
-        "_atom_site_", ["type_symbol", "label", "symmetry_multiplicity", "fract_x", "fract_y", "fract_z", "occupancy"]
-    )
-    for index, atom in enumerate(first.tolist()):
-        element = gemmi.Element(int(numbers[atom])).name
-        multiplicity = 1 if found is None else orbits.count(orbits[atom])
-        place = [f"{x:.8f}" for x in positions[atom]]
-        loop.add_row([element, f"{element}{index}", str(multiplicity), *place, "1"])
-    return document.as_string()
-
-
-def _operations(hall_number: int) -> list[Any]:
-    """Symmetry operations of a setting in spglib's numbering, as gemmi has them."""
-    import gemmi
-    import spglib
-
-    database = spglib.get_symmetry_from_database(hall_number)
-    assert database is not None
-    operations = []
-    for rotation, translation in zip(database["rotations"], database["translations"], strict=True):
-        operation = gemmi.Op()
-        operation.rot = (gemmi.Op.DEN * rotation).tolist()
-        operation.tran = np.rint(gemmi.Op.DEN * translation).astype(int).tolist()
-        operations.append(operation)
-    return operations
-
-
-def _cell_parameters(matrix: np.ndarray) -> list[float]:
-    """Edges (angstrom) and angles (degrees) of lattice vectors in rows."""
-    edges = np.linalg.norm(matrix, axis=1)
-    pairs = ((1, 2), (0, 2), (0, 1))
-    angles = [np.degrees(np.arccos(matrix[i] @ matrix[j] / (edges[i] * edges[j]))) for i, j in pairs]
-    return [*edges.tolist(), *map(float, angles)]
+        temporary.write_text(re.sub(r"^data_.*$", lambda _: f"data_{block}", text, count=1, flags=re.MULTILINE))
 
 
 def write_extxyz(structures: StructureSet, path: Path) -> None:
@@ -216,7 +159,7 @@ def file_names(ids: Iterable[str]) -> list[str]:
     taken: set[str] = set()
     out = []
     for id_ in ids:
-        name = stem = re.sub(r"[^A-Za-z0-9._-]", "_", id_)
+        name = stem = safe_name(id_)
         number = 1
         while name.lower() in taken:
             number += 1

@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from voxtal.runs import Run
 from voxtal.workflows.jobs import Backend
 
-if TYPE_CHECKING:
-    from voxtal.config import RelaxConfig
 
-
-def backend_of(run: Run, relax: RelaxConfig | None = None) -> Backend:
-    """The backend that a run is configured for; ``relax`` where it is not the run's own section.
+def backend_of(run: Run) -> Backend:
+    """The backend that a run is configured for.
 
     Raises
     ------
     UserError
         What the backend needs is not here.
     """
-    relax = relax or run.config.relax
+    relax = run.config.relax
     if relax.backend == "slurm-array":
         from voxtal.workflows.slurm_array import SlurmArray
 

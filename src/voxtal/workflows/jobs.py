@@ -13,8 +13,9 @@ from voxtal.calculators.registry import get_calculator
 from voxtal.errors import UserError
 from voxtal.ledger import Calculation, Ledger
 from voxtal.owners import ENGINE
+from voxtal.runs import safe_name
 from voxtal.structures.text import structure_to_text
-from voxtal.workflows.plain import safe_name, settings_to_text, spec_to_text
+from voxtal.workflows.plain import settings_to_text, spec_to_text
 
 Row = dict[str, Any]
 Advance = Callable[[int, str], None]
@@ -98,7 +99,7 @@ def run_jobs(
     BrokenCalculator
         Workers cannot start, or the calculator raises on loading.
     """
-    calculations = calculations_of(jobs, calculator, settings, round, folder or ledger_path.parent / "relax")
+    calculations = calculations_of(jobs, calculator, settings, round, folder or calculations_folder(ledger_path))
     jobs_of_key: dict[str, list[Job]] = {}
     for job, calculation in zip(jobs, calculations, strict=True):
         jobs_of_key.setdefault(calculation.key, []).append(job)
@@ -143,6 +144,11 @@ def refuse_engines(calculations: Sequence[Calculation], ledger: Ledger) -> None:
             f"{len(elsewhere)} of these calculations are on the LaunchPad. Take them in with relax.backend = "
             '"fireworks", or delete their workflows and run this again with --retry.'
         )
+
+
+def calculations_folder(ledger_path: Path) -> Path:
+    """Where calculations keep files that belong to no candidate."""
+    return ledger_path.parent / "relax"
 
 
 def calculations_of(

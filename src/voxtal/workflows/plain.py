@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from dataclasses import asdict
 
 from voxtal.calculators.base import CalculatorSpec, RelaxSettings
@@ -23,8 +22,3 @@ def spec_to_text(spec: CalculatorSpec) -> str:
 
 def spec_from_text(text: str) -> CalculatorSpec:
     return CalculatorSpec(**json.loads(text))
-
-
-def safe_name(id: str) -> str:
-    """``id`` as the name of a folder."""
-    return re.sub(r"[^A-Za-z0-9._-]", "_", id)

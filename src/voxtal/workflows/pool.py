@@ -13,6 +13,7 @@ from typing import Any
 
 from voxtal.calculators.base import CalculatorSpec, RelaxSettings
 from voxtal.ledger import Calculation
+from voxtal.parallel.launch import outside_of_ranks
 from voxtal.workflows.worker import BROKEN, READY, RESULT, work
 
 MAX_STILLBORN = 3
@@ -137,17 +138,16 @@ def _own_folder(calculation: Calculation) -> str:
 
 @contextlib.contextmanager
 def _environment(cores: int) -> Iterator[None]:
-    """Let a process started here use ``cores`` threads, for workers would fight over cores, and be no MPI rank.
-
-    An MPI program that a rank starts takes its place among the ranks, and when it aborts, all of them end.
-    """
+    """Let a process started here use ``cores`` threads, for workers would fight over cores, and be no MPI rank."""
     before = dict(os.environ)
-    for name in before:
-        if name.startswith(("PMI_", "PMIX_", "OMPI_COMM_")):
-            del os.environ[name]
-    os.environ.update(dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), str(cores)))
+    threads = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), str(cores))
+    _become(outside_of_ranks(before) | threads)
     try:
         yield
     finally:
-        os.environ.clear()
-        os.environ.update(before)
+        _become(before)
+
+
+def _become(environment: Mapping[str, str]) -> None:
+    os.environ.clear()
+    os.environ.update(environment)

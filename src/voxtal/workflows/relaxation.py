@@ -14,7 +14,7 @@ from voxtal.calculators.elements import REFERENCE_SETTINGS, element_structures, 
 from voxtal.calculators.registry import get_calculator
 from voxtal.errors import UserError
 from voxtal.ledger import Ledger
-from voxtal.runs import write_json
+from voxtal.runs import safe_name, write_json
 from voxtal.structures.structure_set import (
     E_ABOVE_HULL,
     ENERGY_PER_ATOM,
@@ -24,9 +24,9 @@ from voxtal.structures.structure_set import (
     StructureSet,
 )
 from voxtal.structures.text import composition_of_text, structure_from_text
-from voxtal.workflows.jobs import Advance, Backend, Job, Row, calculations_of, run_jobs
+from voxtal.workflows.jobs import Advance, Backend, Job, Row, calculations_folder, calculations_of, run_jobs
+from voxtal.workflows.labels import symbols_of
 from voxtal.workflows.local import Local
-from voxtal.workflows.plain import safe_name
 
 FORMATION_ENERGY_BEFORE = "formation_energy_before"
 """Property: formation energy of the geometry as given, unrelaxed, eV/atom."""
@@ -92,7 +92,7 @@ def relax_set(
     """
     method = get_calculator(calculator).method.fingerprint
     refuse_other_methods(structures, method)
-    symbols = _symbols(structures)
+    symbols = symbols_of(structures)
     references = element_references(
         symbols, calculator, ledger_path, round=round, backend=backend, retry=retry, progress=progress
     )
@@ -130,24 +130,19 @@ def enqueue(
     *,
     round: int = 0,
     folder: Path | None = None,
-) -> list[str]:
-    """Let a set, and its elements, wait in the ledger for whichever process takes them; keys of the structures.
+) -> None:
+    """Let a set, and its elements, wait in the ledger for whichever process takes them.
 
     Parameters
     ----------
     structures, calculator, settings, ledger_path, purpose, round, folder
         As of :func:`relax_set`, which collects the results.
     """
-    symbols = _symbols(structures)
-    parts = ((_element_jobs(symbols, calculator), REFERENCE_SETTINGS), (_jobs(structures, purpose), settings))
-    keys: list[str] = []
+    elements = _element_jobs(symbols_of(structures), calculator)
+    parts = ((elements, REFERENCE_SETTINGS, None), (_jobs(structures, purpose), settings, folder))
     with Ledger(ledger_path) as ledger:
-        for jobs, chosen in parts:
-            own = folder or ledger_path.parent / "relax"
-            calculations = calculations_of(jobs, calculator, chosen, round, own)
-            ledger.enqueue(calculations)
-            keys = [calculation.key for calculation in calculations]
-    return keys
+        for jobs, chosen, own in parts:
+            ledger.enqueue(calculations_of(jobs, calculator, chosen, round, own or calculations_folder(ledger_path)))
 
 
 def element_references(
@@ -273,12 +268,6 @@ def _labelled(structures: StructureSet, rows: list[Row], references: Mapping[str
             STATUS: np.array([row["status"] for row in kept_rows], dtype=np.str_),
         },
     )
-
-
-def _symbols(structures: StructureSet) -> list[str]:
-    from ase.data import chemical_symbols
-
-    return [chemical_symbols[z] for z in np.unique(structures.numbers)]
 
 
 def _shown(progress: Progress | None, what: str, total: int) -> AbstractContextManager[Advance]:

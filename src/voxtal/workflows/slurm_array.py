@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import subprocess
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from voxtal.batch.slurm import states_of
 from voxtal.batch.submission import submit_stage
 from voxtal.config import CONFIG_NAME
 from voxtal.errors import UserError
@@ -16,6 +16,7 @@ from voxtal.workflows.jobs import Finished, refuse_engines
 
 POLL_SECONDS = 5.0
 """How often the ledger is looked at while the array is at work."""
+_OPEN = ("PENDING", "CONFIGURING", "RUNNING", "SUSPENDED", "COMPLETING", "REQUEUED", "REQUEUE_HOLD", "SPECIAL_EXIT")
 MAX_FRUITLESS = 3
 """Arrays that may end one after the other with nothing calculated."""
 
@@ -93,11 +94,8 @@ class SlurmArray:
         """Whether the last array has tasks that run or wait to."""
         if not self._job_file.is_file():
             return False
-        command = ["squeue", "--noheader", "--jobs", self._job_file.read_text().strip(), "--format", "%T"]
-        asked = subprocess.run(command, capture_output=True, text=True, check=False)
-        if asked.returncode:  # a job that Slurm has forgotten; if Slurm itself is away, ask again later
-            return "Invalid job id" not in asked.stderr
-        return bool(asked.stdout.split())
+        states = states_of(self._job_file.read_text().strip())
+        return states is None or any(state in _OPEN for state in states)  # Slurm may be away: ask again later
 
     def _refuse_to_try_for_ever(self, fruitless: int) -> None:
         if fruitless >= MAX_FRUITLESS:
