@@ -121,7 +121,7 @@ def main() -> None:
     for kind, (read, n, grid, score) in kinds.items():
         images = densify(read(np.arange(n)), "cpu", torch.float32)
         size = config.train.sites_ae if kind == "sites" else config.train.lattice_ae
-        sizes = grid.size, size.width, size.latent
+        sizes = grid.size, {"sites": 32, "lattice": 16}[kind], size.latent
         old, new = published[kind](grid.size, 64, size.latent), fast_autoencoder(*sizes)
         variants = [
             ("published: no norm, squared error", old, squared_error, RATE["published"]),

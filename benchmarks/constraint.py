@@ -31,8 +31,11 @@ Predict = Callable[[np.ndarray, np.ndarray], np.ndarray]
 """Training rows and rows to predict -> predictions."""
 
 
-def predictors(config: Config, graphs: np.ndarray, fractions: np.ndarray, targets: np.ndarray) -> dict[str, Predict]:
-    """Name -> predictor over rows of ``graphs`` (n, side, side)."""
+def predictors(
+    config: Config, known: GraphSet, graphs: np.ndarray, fractions: np.ndarray, targets: np.ndarray
+) -> dict[str, Predict]:
+    """Name -> predictor over rows of the graphs."""
+    graphs, layout, threshold = known.graphs, known.layout, known.presence_threshold
     flat = graphs.reshape(len(graphs), -1)
 
     def mean(train: np.ndarray, test: np.ndarray) -> np.ndarray:
@@ -52,6 +55,8 @@ def predictors(config: Config, graphs: np.ndarray, fractions: np.ndarray, target
         task = ConstraintTask(
             f"{config.preset}-constraint",
             config.train.constraint,
+            layout,
+            threshold,
             graphs[train],
             targets[train],
             Arithmetic.of(config.train),
@@ -87,7 +92,7 @@ def main() -> None:
     folds = np.random.default_rng(0).permutation(len(targets)) % arguments.folds
     rows = []
     with progress("cross-validate", 4 * arguments.folds) as advance:
-        for name, predict in predictors(run.config, graphs.graphs, fractions, targets).items():
+        for name, predict in predictors(run.config, graphs, fractions, targets).items():
             predicted = np.empty(len(targets))
             for fold in range(arguments.folds):
                 predicted[folds == fold] = predict(np.flatnonzero(folds != fold), np.flatnonzero(folds == fold))

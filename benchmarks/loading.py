@@ -171,7 +171,11 @@ def step_rate(kind: str, dataset: VoxelDataset, preset: str, batch: int, device:
     grid = config.voxels.sites_grid if kind == "sites" else config.voxels.lattice_grid
     task = AutoencoderTask(
         f"{preset}-{kind}-ae",
-        {"grid": grid, "width": settings.width, "latent": settings.latent},
+        {
+            "grid": grid,
+            "width": settings.width if preset == "paper" else {"sites": 32, "lattice": 16}[kind],
+            "latent": settings.latent,
+        },
         settings.model_copy(update={"batch_size": batch}),
         1000,
         read,

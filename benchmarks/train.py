@@ -30,7 +30,6 @@ from voxtal.cli.common import print_table
 from voxtal.config import Config, build_config
 from voxtal.data.dataset import VoxelDataset
 from voxtal.data.voxelize import voxelize
-from voxtal.models.build import build
 from voxtal.parallel.communicator import SerialCommunicator
 from voxtal.parallel.data_parallel import DataParallel
 from voxtal.representations.crystal_graph import PAPER_ELEMENTS, GraphLayout
@@ -64,13 +63,31 @@ class DenseFiles:
         return torch.from_numpy(np.stack(images)).to(self.device)
 
 
+VOXELS = {
+    "lattice_ae": {"network": "voxels", "width": 16, "batch_size": 32},
+    "sites_ae": {"network": "voxels", "width": 32, "batch_size": 32},
+}
+"""Autoencoders of voxels in the preset ``laptop``: its own, of atoms, have no published counterpart."""
+
+
 def prepared(structures: Path, folder: Path, rows: int, preset: str, device: str) -> tuple[Config, VoxelDataset]:
     """The preset's configuration, and voxels of the first ``rows`` structures."""
-    config = build_config({"preset": preset, "train": {"device": device}})
+    config = build_config({"preset": preset, "train": {"device": device, **(VOXELS if preset == "laptop" else {})}})
     subset = folder / f"{preset}.h5"
     StructureSet.read(structures, 0, rows).write(subset)
     voxelize(subset, folder / preset, config.voxels, SerialCommunicator())
     return config, VoxelDataset(folder / preset)
+
+
+def random_graphs(layout: GraphLayout) -> np.ndarray:
+    """Graphs of two or three elements each, as most crystals have."""
+    rng = np.random.default_rng(0)
+    present = rng.permuted(
+        np.arange(GRAPHS * len(layout.elements)).reshape(GRAPHS, -1) % len(layout.elements) < 3, axis=1
+    )
+    lattice = rng.standard_normal((GRAPHS, layout.lattice_latent))
+    sites = rng.standard_normal((GRAPHS, len(layout.elements), layout.sites_latent)) * present[..., None]
+    return layout.pack(np.tanh(2 * lattice), np.tanh(2 * sites))
 
 
 def make_task(model: str, config: Config, dataset: VoxelDataset, batch: int, parallel: DataParallel) -> Any:
@@ -88,17 +105,25 @@ def make_task(model: str, config: Config, dataset: VoxelDataset, batch: int, par
         name = f"{config.preset}-{model}"
         task: Any = AutoencoderTask(name, sizes, size, size.steps, read, np.arange(n), arithmetic, parallel, 0)
     else:
-        rng = np.random.default_rng(0)
         elements = PAPER_ELEMENTS if config.preset == "paper" else tuple(np.unique(dataset.image_numbers).tolist())
-        side = GraphLayout(elements, config.train.lattice_ae.latent, config.train.sites_ae.latent).side
-        graphs = np.tanh(2 * rng.standard_normal((GRAPHS, side, side))).astype(np.float32)
-        name = f"{config.preset}-constraint"
+        layout = GraphLayout(elements, config.train.lattice_ae.latent, config.train.sites_ae.latent)
+        graphs = random_graphs(layout)
+        targets = np.random.default_rng(0).standard_normal(GRAPHS)
+        constraint = ConstraintTask(
+            f"{config.preset}-constraint",
+            config.train.constraint.model_copy(update={"batch_size": batch}),
+            layout,
+            0.1,
+            graphs,
+            targets,
+            arithmetic,
+            parallel,
+            0,
+        )
         if model == "constraint":
-            task = ConstraintTask(name, size, graphs, rng.standard_normal(GRAPHS), arithmetic, parallel, 0)
-        else:
-            width = {} if config.preset == "paper" else {"width": config.train.constraint.width}
-            constraint: Any = build(name, side=side, **width)
-            task = GANTask(config.preset, size, graphs, constraint, arithmetic, parallel, 0)
+            return constraint
+        constraints = {objective.property: constraint.network for objective in size.objectives}
+        task = GANTask(config.preset, size, graphs, constraints, arithmetic, parallel, 0)
     return task
 
 
@@ -106,8 +131,8 @@ def published_way(model: str, config: Config, dataset: VoxelDataset, folder: Pat
     """The same networks and losses without what voxtal does to be fast."""
     plain = config.model_copy(update={"train": config.train.model_copy(update={"precision": "float32"})})
     task = make_task(model, plain, dataset, 1, DataParallel())
-    constraint = [task.constraint] if model == "ccdcgan" else []
-    for module in [*task.modules.values(), *constraint]:
+    constraints = task.constraints.values() if model == "ccdcgan" else []
+    for module in [*task.modules.values(), *constraints]:
         module.to(memory_format=torch.contiguous_format)
     for optimizer in task.optimizers.values():
         for group in optimizer.param_groups:

@@ -1,6 +1,8 @@
 #!/usr/bin/env bash
 # Generates candidates with the newest round's trained models, judges them and selects what is to be relaxed.
-#   RUN=runs/co-hf sbatch --ntasks=16 slurm/generate.sh
+#   RUN=runs/co-hf sbatch --ntasks=16 slurm/generate.sh [OPTION...]
+# Options go to `voxtal generate`, such as -n 50000 --system Co-Hf. Attempts of which elements or sizes are asked for, or
+# which have a name, are not the round's own: they are generated only.
 # Environment:
 #   RUN           run directory; the one that the job is submitted from if not given
 #   VOXTAL_ENV    virtual environment, or a file to source (modules, conda); the project's .venv if not given
@@ -20,5 +22,8 @@ fi
 # shellcheck source=slurm/_common.sh
 . "$root/slurm/_common.sh"
 
-step --nodes=1 --ntasks=1 voxtal generate --run "$RUN"
+step voxtal generate --run "$RUN" "$@"
+for option in "$@"; do
+    case $option in --system* | --elements* | --exclude* | --max-atoms* | --name*) exit ;; esac
+done
 step voxtal evaluate --run "$RUN"

@@ -76,8 +76,8 @@ TINY: dict[str, Any] = {
         "precision": "float32",
         "device": "cpu",
         "checkpoint_every_steps": 20,
-        "lattice_ae": {"width": 8, "latent": 8, "steps": 200, "batch_size": 16, "learning_rate": 4e-3},
-        "sites_ae": {"width": 8, "latent": 16, "steps": 200, "batch_size": 16, "learning_rate": 4e-3},
+        "lattice_ae": {"width": 16, "latent": 8, "steps": 200, "batch_size": 16, "learning_rate": 4e-3},
+        "sites_ae": {"width": 32, "latent": 16, "steps": 200, "batch_size": 16, "learning_rate": 4e-3},
         "constraint": {"width": 8, "steps": 60, "batch_size": 16, "learning_rate": 1e-3},
         "ccdcgan": {"width": 32, "noise": 8, "steps": 200, "batch_size": 16, "learning_rate": 1e-3},
     },
@@ -137,7 +137,7 @@ def once_trained_run(tmp_path_factory: pytest.TempPathFactory, copper_gold: list
         copper_gold,
         [f"s{i}" for i in range(len(copper_gold))],
         properties={FORMATION_ENERGY: [-x * (1 - x) for x in gold]},
-        provenance={SPLIT: ["heldout" if i % 9 == 0 else "train" for i in range(len(copper_gold))]},
+        provenance={SPLIT: [{0: "heldout", 4: "validation"}.get(i % 9, "train") for i in range(len(copper_gold))]},
     ).write(paths.structures)
     voxelize(paths.structures, paths.voxels, run.config.voxels, SerialCommunicator())
     for model in MODELS:

@@ -12,6 +12,10 @@ from voxtal.config import PRESETS, build_config, load_config, write_config
 from voxtal.errors import UserError
 
 
+def objectives(*wishes: dict) -> dict:
+    return {"train": {"ccdcgan": {"objectives": list(wishes)}}}
+
+
 def test_every_preset_is_complete() -> None:
     """A preset that lacks a key would make the shortest configuration unusable."""
     for name in PRESETS:
@@ -37,6 +41,13 @@ def test_file_overrides_preset_and_set_overrides_file(tmp_path: Path) -> None:
         ({"generate": {"n": "many"}}, ["generate.n", "many"]),
         ({"generate": 5}, ["generate"]),
         ({"preset": "labtop"}, ["labtop", "laptop"]),
+        (objectives({"property": "e"}), ["objectives.0", "one of goal, target and range, not none"]),
+        (objectives({"property": "e", "goal": "low", "target": 1.0}), ["not goal and target"]),
+        (objectives({"property": "e", "goal": "lowest"}), ["objectives.0.goal", "lowest", "'low' or 'high'"]),
+        (objectives({"property": "e", "range": [2, 1]}), ["objectives.0", "the highest is more than the lowest"]),
+        (objectives({"property": "e", "goal": "low", "wieght": 1}), ["objectives.0.wieght", "did you mean 'weight'"]),
+        (objectives({"property": "e", "goal": "low"}, {"property": "e", "target": 1}), ["more than one", "for e"]),
+        (objectives(), ["ccdcgan.objectives", "at least 1 item"]),
         ({"preset": ["laptop"]}, ["preset"]),
     ],
 )
@@ -76,16 +87,20 @@ def test_written_configurations_read_back_the_same(
 ) -> None:
     """A value that TOML quoting or rounding changes would break the repeat of a run."""
     path = tmp_path_factory.mktemp("config") / "voxtal.toml"
+    wishes = objectives(
+        {"property": 'gap "direct"', "range": (0.0, rate)}, {"property": "e ", "goal": "low", "scale": rate}
+    )
     write_config(
         path,
         {
             "seed": seed,
             "system": system,
             "structures": {"withhold": withhold},
-            "train": {"warm_start": False, "sites_ae": {"learning_rate": rate}},
+            "train": {"warm_start": False, "sites_ae": {"learning_rate": rate}, **wishes["train"]},
         },
     )
     config = load_config(path)
+    assert config.train.ccdcgan.objectives == build_config(wishes).train.ccdcgan.objectives
     assert (config.seed, config.system, list(config.structures.withhold)) == (seed, system, withhold)
     assert config.train.sites_ae.learning_rate == rate
     assert config.train.warm_start is False

@@ -11,11 +11,12 @@ import json
 import tomllib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, Self, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from voxtal.errors import UserError
+from voxtal.presets import PRESETS
 
 CONFIG_NAME = "voxtal.toml"
 
@@ -24,20 +25,44 @@ class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+def _one_or_more(value: Any) -> Any:
+    return (value,) if isinstance(value, str) else value
+
+
 class StructuresConfig(_Section):
     """Where round 0's structures come from, and which of them are kept."""
 
-    source: str = "hypothetical"
-    """``hypothetical`` (prototypes filled with the system's elements) or a path that ``voxtal import`` takes."""
+    source: Annotated[tuple[str, ...], BeforeValidator(_one_or_more)] = Field(default=("hypothetical",), min_length=1)
+    """``hypothetical`` (prototypes filled with the system's elements), or what ``voxtal import`` takes: a path or a
+    list of paths. The first structure of each id counts."""
+    unlabelled_source: Annotated[tuple[str, ...], BeforeValidator(_one_or_more)] = ()
+    """More of them, whose labels cannot be compared with those of ``source`` and are left out."""
     max_atoms: int = Field(default=20, ge=1, le=118)
     max_length_angstrom: float = Field(default=10.0, gt=0)
+    exclude_noble_gases: bool = False
+    labels: Literal["calculator", "source"] = "calculator"
+    """``calculator``: each structure is relaxed for a few steps and labelled by ``relax.calculator``. ``source``: as it
+    is in the source, with the formation energy and every other number there."""
+    split: Literal["composition", "random"] = "composition"
+    """``composition``: all structures of one reduced formula are on one side. ``random``: each is on its own, and
+    polymorphs of what is trained on are among the held-out ones."""
     heldout_fraction: float = Field(default=0.1, ge=0, lt=1)
-    """Share of structures that no model trains on; reproduction is reported for them apart."""
+    """Share of structures that are only reported on."""
+    validation_fraction: float = Field(default=0.1, ge=0, lt=1)
+    """Share of structures that no model trains on either; they choose the constraint's best weights."""
     max_formation_energy_ev_per_atom: float = 1.0
-    """Structures that stay higher than this after their short relaxation are not trained on."""
+    """Structures with higher labels are not trained on."""
     withhold: tuple[str, ...] = ()
     """Phases kept out of training to see whether they are found again: ``"Co2Hf 227"``, formula and
     international space group number."""
+
+    @model_validator(mode="after")
+    def _fit_together(self) -> Self:
+        if self.heldout_fraction + self.validation_fraction >= 1:
+            raise ValueError("heldout_fraction and validation_fraction together must be below 1")
+        if self.labels == "source" and self.source == ("hypothetical",):
+            raise ValueError('labels = "source" needs files; hypothetical structures carry no labels')
+        return self
 
 
 class VoxelsConfig(_Section):
@@ -79,13 +104,49 @@ class ModelConfig(_Section):
 
 class AutoencoderConfig(ModelConfig):
     latent: int = Field(ge=1)
+    network: Literal["voxels", "atoms"]
+    """``voxels``: convolutions over the voxels. ``atoms``: dense layers over what the voxels show, the atoms of an
+    element, which the network knows, or the cell."""
+
+
+class ObjectiveConfig(_Section):
+    """What is asked of one property: a term ``weight * exp(s)`` of the generator's loss (eq. 2; docs/objectives.md)."""
+
+    property: str = Field(pattern=r"^[^/]+$")
+    """A numeric column of the structure set."""
+    weight: float = Field(default=0.1, ge=0, allow_inf_nan=False)
+    """omega of eq. 2; 0: the property is predicted but not asked for."""
+    goal: Literal["low", "high"] | None = None
+    target: float | None = Field(default=None, allow_inf_nan=False)
+    range: tuple[float, float] | None = None
+    scale: float = Field(default=1.0, gt=0, allow_inf_nan=False)
+    """By how much the property has to change, in its own unit, for s to change by one: for energies 1 eV."""
+
+    @model_validator(mode="after")
+    def _one_goal(self) -> ObjectiveConfig:
+        asked = [name for name in ("goal", "target", "range") if getattr(self, name) is not None]
+        if len(asked) != 1:
+            raise ValueError(f"give one of goal, target and range, not {' and '.join(asked) or 'none'}")
+        if self.range is not None and not self.range[0] < self.range[1]:
+            raise ValueError("a range is [lowest, highest], and the highest is more than the lowest")
+        return self
 
 
 class GANConfig(ModelConfig):
     noise: int = Field(ge=1)
     """Length of the generator's Gaussian input."""
-    energy_weight: float = Field(default=0.1, ge=0)
-    """omega of eq. 2: weight of exp(E_f) in the generator's loss."""
+    objectives: tuple[ObjectiveConfig, ...] = Field(
+        default=(ObjectiveConfig(property="formation_energy", goal="low"),), min_length=1
+    )
+    """The terms of eq. 2 beside the discriminator's; the published one alone if not given."""
+
+    @model_validator(mode="after")
+    def _each_property_once(self) -> GANConfig:
+        names = [objective.property for objective in self.objectives]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise ValueError(f"more than one objective for {', '.join(twice)}; give each property one")
+        return self
 
 
 class TrainConfig(_Section):
@@ -117,7 +178,7 @@ class ScreenConfig(_Section):
     min_contact: float = Field(default=0.7, ge=0, le=1)
     """Candidates with two atoms closer than this share of the sum of their close-packed radii are not selected."""
     diversity: float = Field(default=0.5, ge=0, le=1)
-    """0: select by predicted formation energy alone; 1: by distance in latent space alone."""
+    """0: select by the objectives' predictions alone; 1: by distance in latent space alone."""
 
 
 class RelaxConfig(_Section):
@@ -170,59 +231,6 @@ class Config(_Section):
     screen: ScreenConfig = ScreenConfig()
     relax: RelaxConfig = RelaxConfig()
     hull: HullConfig = HullConfig()
-
-
-PRESETS: dict[str, dict[str, Any]] = {
-    "paper": {
-        "voxels": {
-            "sites_grid": 64,
-            "box_angstrom": 15.0,
-            "sites_sigma_angstrom": 0.26,
-            "lattice_grid": 32,
-            "lattice_sigma_angstrom": 0.26,
-            "placement": "paper",
-        },
-        "density": {"geometry": "orthogonal"},
-        "train": {
-            "precision": "float32",
-            "warm_start": False,
-            "lattice_ae": {"width": 64, "latent": 25, "steps": 50_000, "batch_size": 32, "learning_rate": 1e-4},
-            "sites_ae": {"width": 64, "latent": 200, "steps": 200_000, "batch_size": 32, "learning_rate": 1e-4},
-            "constraint": {"width": 8, "steps": 40_000, "batch_size": 128, "learning_rate": 2e-4},
-            "ccdcgan": {
-                "width": 128,
-                "noise": 800,
-                "steps": 40_000,
-                "batch_size": 128,
-                "learning_rate": 2e-4,
-            },
-        },
-    },
-    "laptop": {
-        "voxels": {
-            "sites_grid": 32,
-            "box_angstrom": 15.0,
-            "sites_sigma_angstrom": 0.5,
-            "lattice_grid": 16,
-            "lattice_sigma_angstrom": 1.0,
-            "placement": "compact",
-        },
-        "density": {"geometry": "true"},
-        "train": {
-            "precision": "auto",
-            "lattice_ae": {"width": 16, "latent": 25, "steps": 1500, "batch_size": 32, "learning_rate": 2e-3},
-            "sites_ae": {"width": 32, "latent": 200, "steps": 1400, "batch_size": 32, "learning_rate": 3e-3},
-            "constraint": {"width": 64, "steps": 800, "batch_size": 64, "learning_rate": 1e-3},
-            "ccdcgan": {
-                "width": 256,
-                "noise": 16,
-                "steps": 4000,
-                "batch_size": 64,
-                "learning_rate": 1e-3,
-            },
-        },
-    },
-}
 
 
 def load_config(path: Path, overrides: Iterable[str] = ()) -> Config:
@@ -317,10 +325,13 @@ def explain(error: ValidationError, root: type[BaseModel], origin: str) -> str:
 def _model_at(root: type[BaseModel], location: list[str]) -> type[BaseModel] | None:
     model = root
     for part in location:
+        if part.isdigit():  # a place in a list of tables
+            continue
         field = model.model_fields.get(part)
-        if field is None or not (isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel)):
+        kind = None if field is None else next(iter(get_args(field.annotation)), field.annotation)
+        if not (isinstance(kind, type) and issubclass(kind, BaseModel)):
             return None
-        model = field.annotation
+        model = kind
     return model
 
 
@@ -352,6 +363,8 @@ def _toml_value(value: Any) -> str:
         return "true" if value else "false"
     if isinstance(value, (list, tuple)):
         return "[" + ", ".join(_toml_value(v) for v in value) + "]"
+    if isinstance(value, Mapping):
+        return "{" + ", ".join(f"{k} = {_toml_value(v)}" for k, v in value.items() if v is not None) + "}"
     if isinstance(value, str):
         return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
     return repr(value)

@@ -8,30 +8,18 @@ from typing import Any
 import numpy as np
 import pytest
 
-from voxtal.active.bootstrap import bootstrap, split_structures, training_set, withheld_path, within_system
+from voxtal.active.bootstrap import bootstrap, training_set, withheld_path
 from voxtal.config import build_config
 from voxtal.errors import UserError
 from voxtal.ledger import Ledger
 from voxtal.runs import Run
 from voxtal.structures.phases import matches_phase
-from voxtal.structures.structure_set import FORMATION_ENERGY, METHOD, SPLIT, StructureSet
+from voxtal.structures.structure_set import FORMATION_ENERGY, METHOD, StructureSet
 
 
 def labelled(structures: list[Any], energies: list[float]) -> StructureSet:
     ids = [f"s{i}" for i in range(len(structures))]
     return StructureSet.from_structures(structures, ids, properties={FORMATION_ENERGY: energies})
-
-
-def test_within_system(copper_gold: list[Any]) -> None:
-    """A ternary, or another binary, in the training set of Cu-Au; its elements belong there."""
-    other = copper_gold[-1].copy()
-    other.replace(0, "Pd")
-    structures = labelled([*copper_gold, other], [0.0] * (len(copper_gold) + 1))
-    assert len(within_system(structures, "Cu-Au")) == len(copper_gold)
-    assert len(within_system(structures, None)) == len(copper_gold) + 1
-    gold = within_system(structures, "Au")
-    assert 0 < len(gold) < len(copper_gold)
-    assert set(gold.numbers.tolist()) == {79}
 
 
 def test_what_is_not_trained_on(copper_gold: list[Any]) -> None:
@@ -41,26 +29,22 @@ def test_what_is_not_trained_on(copper_gold: list[Any]) -> None:
     structures = labelled([first, second, doubled, third, fourth], [0.0, -0.1, -0.1, -0.2, 3.0])
     kept, dropped = training_set(structures, labelled([third], [-0.2]), 1.0)
     assert kept.ids.tolist() == ["s0", "s1"]
-    assert dropped == {"too high in energy": 1, "relaxed into a withheld phase": 1, "relaxed into another": 1}
+    assert dropped == {"too high in energy": 1, "equal to a withheld phase": 1, "relaxed into another": 1}
 
 
-def test_energy_that_is_not_a_number_is_not_trained_on(copper_gold: list[Any]) -> None:
-    """NaN compares false to every limit."""
+def test_structure_without_energy_stays(copper_gold: list[Any]) -> None:
+    """NaN compares false to every limit, and autoencoders need no label."""
     structures = labelled(copper_gold[-2:], [np.nan, 0.0])
-    kept, _ = training_set(structures, structures.subset([]), 1.0)
-    assert kept.ids.tolist() == ["s1"]
+    kept, dropped = training_set(structures, structures.subset([]), 1.0)
+    assert kept.ids.tolist() == ["s0", "s1"]
+    assert set(dropped.values()) == {0}
 
 
-@pytest.mark.parametrize(("fraction", "heldout"), [(0.0, 0), (0.1, 2), (0.5, 12)])
-def test_split(fraction: float, heldout: int, copper_gold: list[Any]) -> None:
-    """The share that was asked for, the same for the same seed, another for another."""
-    structures = labelled(copper_gold, [0.0] * len(copper_gold))
-    split = split_structures(structures, fraction, 0).provenance[SPLIT]
-    assert sum(split == "heldout") == heldout
-    assert sum(split == "train") == len(copper_gold) - heldout
-    assert (split == split_structures(structures, fraction, 0).provenance[SPLIT]).all()
-    if heldout:
-        assert (split != split_structures(structures, fraction, 1).provenance[SPLIT]).any()
+def test_similar_structures_of_a_source_stay(copper_gold: list[Any]) -> None:
+    """Two entries of a benchmark file that the matcher takes for one have an energy each."""
+    structures = labelled([copper_gold[-1], copper_gold[-1] * (2, 1, 1)], [0.0, -0.1])
+    kept, _ = training_set(structures, structures.subset([]), 1.0, relaxed=False)
+    assert kept.ids.tolist() == ["s0", "s1"]
 
 
 @pytest.fixture
@@ -76,7 +60,7 @@ def test_imported_structures_are_labelled_and_the_phase_withheld(imported_run: R
     paths.root.mkdir()
     counts = bootstrap(imported_run, paths, quiet, print)
     structures, withheld = StructureSet.read(paths.structures), StructureSet.read(withheld_path(paths))
-    assert counts["training"] == len(structures)
+    assert sum(counts[name] for name in ("train", "validation", "heldout")) == len(structures)
     assert counts["given"] == 24
     assert counts["withheld"] == len(withheld) == 1
     assert sum(v for k, v in counts.items() if k != "given") == 24
@@ -114,3 +98,14 @@ def test_hypothetical_structures_need_a_system(imported_run: Run, tiny: dict[str
     run = Run(imported_run.root, build_config(tiny))
     with pytest.raises(UserError, match="needs a system"):
         bootstrap(run, run.round(0), quiet, print)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [({"heldout_fraction": 0.6, "validation_fraction": 0.4}, "below 1"), ({"labels": "source"}, "needs files")],
+)
+def test_settings_that_do_not_fit_together(tiny: dict[str, Any], settings: dict[str, Any], message: str) -> None:
+    """Nothing to train on, or labels of structures that have none, would show after the relaxations."""
+    tiny["structures"] |= settings
+    with pytest.raises(UserError, match=message):
+        build_config(tiny)

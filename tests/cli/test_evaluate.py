@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 
 from voxtal.cli.main import build_app
 from voxtal.errors import UserError
+from voxtal.runs import Run
 from voxtal.structures.structure_set import StructureSet
 
 CONTRACT = {
@@ -91,6 +92,90 @@ def test_settings_come_from_the_run_and_set(structures: Path, tmp_path: Path) ->
     ],
 )
 def test_wrong_use_says_what_to_do(structures: Path, arguments: list[str], message: str) -> None:
+    """Before any work, and never as a traceback."""
+    with pytest.raises(UserError, match=message):
+        evaluate(*arguments)
+
+
+@pytest.fixture
+def attempts(copper_gold: list[Any], structures: Path, tmp_path: Path) -> Path:
+    """Eight known ones in a file of their own, as attempts; ``structures`` are the known ones without the last four."""
+    pytest.importorskip("smact")
+    path = tmp_path / "generated.h5"
+    StructureSet.from_structures(copper_gold[-8:], [f"g{i}" for i in range(8)]).write(path)
+    StructureSet.read(structures).subset(range(20)).write(structures)
+    return path
+
+
+def test_any_attempts_are_judged_beside_the_baseline(attempts: Path, structures: Path, tmp_path: Path) -> None:
+    """One table for ours and the baseline, on the same budget, with figures."""
+    out = evaluate("--structures", str(attempts), "--known", str(structures), "--baseline", "substitution", "-o", "j")
+    sets = json.loads((tmp_path / "j" / "evaluation.json").read_text())["sets"]
+    assert list(sets) == ["generated", "substitution"]
+    assert sets["generated"]["attempts"] == sets["substitution"]["attempts"] == 8
+    assert sets["generated"]["novel"]["n"] == 4
+    assert "4/8 = 50.0% [21.5%, 78.5%]" in out
+    names = {path.name for path in (tmp_path / "j").iterdir()}
+    assert names >= {"generated.csv", "substitution.csv", "generated-elements.png", "element-densities.png"}
+
+
+def test_relaxed_attempts_are_put_on_hulls(attempts: Path, structures: Path, tmp_path: Path) -> None:
+    """Energies of a sample, the table of systems and the hulls that an attempt redefines."""
+    out = evaluate(
+        *("--structures", str(attempts), "--known", str(structures), "-o", "judged"),
+        *("--relax", "2", "--systems", "Cu-Au", "--set", "relax.calculator=emt", "--set", "relax.workers=1"),
+        *("--set", "relax.candidate_max_steps=2", "--set", "relax.label_max_steps=0"),
+    )
+    figures = json.loads((tmp_path / "judged" / "evaluation.json").read_text())["sets"]["generated"]
+    assert (figures["sampled"]["n"], figures["sampled"]["of"]) == (2, 4)
+    assert figures["with_competing_of_labelled"]["share"] == 1.0
+    assert figures["systems"][0]["n_generated"] == 4
+    assert "Systems, generated" in out
+    assert (tmp_path / "judged" / "generated-systems.csv").is_file()
+
+
+def test_a_rounds_models_and_attempts(trained_run: Run, quiet: Any) -> None:
+    """Without naming any file: the round's models, drawn beside another run's, and its attempts."""
+    from voxtal.generation.stage import generate
+
+    pytest.importorskip("smact")
+    paths = trained_run.round(0)
+    generate(trained_run, paths, 6, quiet)
+    out = evaluate("--run", str(trained_run.root), "--against", str(trained_run.root))
+    assert "Reproduction (95% intervals)" in out
+    assert (paths.report / "learning-curves.png").is_file()
+    assert (paths.report / "parity.png").is_file()
+    evaluate("--run", str(trained_run.root), "--baseline", "substitution")
+    sets = json.loads((paths.root / "evaluate" / "evaluation.json").read_text())["sets"]
+    assert [figures["attempts"] for figures in sets.values()] == [6, 6]
+
+
+def test_unreadable_files_are_attempts_too(attempts: Path, structures: Path, tmp_path: Path) -> None:
+    """A program that writes half of its CIFs broken must not look as if it had made fewer."""
+    folder = tmp_path / "cifs"
+    folder.mkdir()
+    StructureSet.read(attempts).structure(7).to(str(folder / "good.cif"), fmt="cif")
+    (folder / "broken.cif").write_text("data_broken\n_cell_length_a 3\n")
+    evaluate("--structures", str(folder), "--known", str(structures), "-o", "judged")
+    figures = json.loads((tmp_path / "judged" / "evaluation.json").read_text())["sets"]["cifs"]
+    assert (figures["attempts"], figures["valid"]["n"], figures["novel"]["n"]) == (2, 1, 1)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--structures", "structures.h5"], "with --known"),
+        (["--known", "structures.h5"], "with --structures"),
+        (["--known", "structures.h5", "--structures", "missing.h5"], "There is no missing.h5"),
+        (["--known", "structures.h5", "--baseline", "substitution"], "needs a number of --attempts"),
+        (["--known", "structures.h5", "--structures", "structures.h5", "--attempts", "3"], "belongs to --baseline"),
+        (["--known", "structures.h5", "--structures", "structures.h5", "--systems", "Co-Xx"], "no element"),
+        (["--roundtrip", "structures.h5", "--relax", "3"], "leave the options"),
+        (["--relax", "3"], "with --known"),
+        (["--structures", "structures.h5", "--against", "elsewhere"], "--against"),
+    ],
+)
+def test_wrong_options_for_attempts(structures: Path, arguments: list[str], message: str) -> None:
     """Before any work, and never as a traceback."""
     with pytest.raises(UserError, match=message):
         evaluate(*arguments)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import re
 
+import numpy as np
 import pytest
 from typer.testing import CliRunner, Result
 
@@ -38,6 +39,9 @@ def test_number_of_attempts_comes_from_the_configuration(trained_run: Run) -> No
     [
         (["--system", "Co-Hf"], "the model knows no Co, Hf; it knows Cu, Au"),
         (["--system", "Cu-Aux"], "'Aux' is no element"),
+        (["--elements", "Cu,Agg"], "'Agg' is no element. Did you mean 'Ag'?"),
+        (["--exclude", "Cu,Au"], "--exclude leaves no element"),
+        (["--name", "../elsewhere"], "cannot be the name of a folder"),
         (["--set", "generate.m=3"], "unknown key 'generate.m'; known keys here: n."),
     ],
 )
@@ -47,6 +51,22 @@ def test_wrong_use(arguments: list[str], message: str, trained_run: Run) -> None
     assert isinstance(answer.exception, UserError)
     assert message in str(answer.exception)
     assert not trained_run.round(0).candidates.exists()
+
+
+def test_restricted_attempts_lie_apart_and_are_told_apart(trained_run: Run) -> None:
+    """Fragments of alloys, with the gold left out, would pass for copper that was drawn as such."""
+    paths = trained_run.round(0)
+    assert voxtal(trained_run, "generate", "-n", "24").exit_code == 0
+    answer = voxtal(trained_run, "generate", "-n", "24", "--exclude", "Au", "--max-atoms", "2")
+    assert answer.exit_code == 0
+    apart = StructureSet.read(paths.candidates.parent / "without-Au_up-to-2-atoms" / "candidates.h5")
+    assert set(apart.numbers.tolist()) <= {29}
+    drawn = int(np.sum(apart.provenance["drawn_system"] == "Cu"))
+    assert f"with no element added or left out: {drawn} attempts" in answer.output
+    assert drawn < 24
+    valid = apart.provenance["reason"] == ""
+    assert np.diff(apart.offsets)[valid].max(initial=0) <= 2
+    assert np.diff(StructureSet.read(paths.candidates).offsets).max() > 2
 
 
 def test_no_attempts_are_refused(trained_run: Run) -> None:

@@ -17,6 +17,7 @@ from typer.testing import CliRunner, Result
 from voxtal.cli.main import build_app
 from voxtal.errors import UserError
 from voxtal.runs import Run, exclusive, read_json
+from voxtal.structures.structure_set import StructureSet
 
 
 def voxtal(run: Run, *arguments: str) -> Result:
@@ -50,6 +51,31 @@ def test_training_on_graphs_encodes_first(trained_run: Run) -> None:
     assert graphs.is_file()
 
 
+def test_properties_of_the_objectives_are_trained(trained_run: Run) -> None:
+    """``train constraint`` trains what the configuration names, ``--property`` that one, and ``train ccdcgan`` what it
+    needs and is not there; a property that no structure has leaves nothing behind."""
+    paths = trained_run.round(0)
+    structures = StructureSet.read(paths.structures)
+    structures.with_columns(properties={"band_gap": [float(i % 3) for i in range(len(structures))]}).write(
+        paths.structures
+    )
+    shutil.rmtree(paths.root / "train" / "constraint")
+    shutil.rmtree(paths.root / "train" / "ccdcgan")
+    objective = ["--set", 'train.ccdcgan.objectives=[{property="band_gap", range=[1, 2]}]']
+    answer = voxtal(trained_run, "train", "constraint", "--property", "band_gab")
+    assert isinstance(answer.exception, UserError)
+    assert "Did you mean 'band_gap'?" in str(answer.exception)
+    assert not list((paths.root / "train").glob("constraint*"))
+    answer = voxtal(trained_run, "train", "ccdcgan", *objective)
+    assert answer.exit_code == 0
+    assert [line for line in answer.output.splitlines() if line.startswith("Trained")] == [
+        f"Trained {model}: {paths.train(model) / 'best.pt'}" for model in ("constraint-band_gap", "ccdcgan")
+    ]
+    answer = voxtal(trained_run, "train", "constraint", *objective)
+    assert "Trained constraint: " in answer.output
+    assert "constraint-band_gap is trained already" in answer.output
+
+
 def test_encode_says_what_it_made(trained_run: Run) -> None:
     """The number of graphs and their size."""
     trained_run.round(0).graphs.unlink()
@@ -66,6 +92,7 @@ def test_encode_says_what_it_made(trained_run: Run) -> None:
         (["train", "sites-ae", "--set", "voxels.sites_grid=32"], "was made with other settings"),
         (["train", "sites-ae", "--set", "train.device=abacus"], "train.device = 'abacus' cannot be used"),
         (["train", "sites-ae", "--round", "7"], "is not there yet"),
+        (["train", "sites-ae", "--property", "band_gap"], "--property band_gap belongs to `voxtal train constraint`"),
     ],
 )
 def test_wrong_use(arguments: list[str], message: str, trained_run: Run) -> None:

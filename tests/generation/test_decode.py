@@ -11,12 +11,18 @@ import pytest
 import torch
 
 from voxtal.config import VoxelsConfig, build_config
+from voxtal.generation.codes import codes_of_graphs
 from voxtal.generation.decode import Decoded, Decoder
+from voxtal.generation.readers import _Images, _VoxelCells, _VoxelSites
+from voxtal.generation.request import Request
 from voxtal.representations.crystal_graph import GraphLayout
+from voxtal.representations.lattice import LatticeGrid
+from voxtal.representations.sites import SitesGrid
 from voxtal.representations.voxels import dense, encode_structure
 from voxtal.structures.matching import Matcher
 from voxtal.training.device import Arithmetic
 
+CPU = Arithmetic(torch.device("cpu"), "float32")
 LAYOUT = GraphLayout((29, 79, 92), lattice_latent=4, sites_latent=4)
 
 
@@ -25,8 +31,10 @@ class Album:
 
     def __init__(self, images: Sequence[np.ndarray]) -> None:
         self.images = np.stack([np.zeros_like(images[0]), *images])
+        self.decoded = 0
 
     def decode(self, codes: torch.Tensor) -> torch.Tensor:
+        self.decoded += int((codes != 0).any(dim=1).sum())
         return torch.from_numpy(self.images[codes[:, 0].round().long().numpy()])[:, None]
 
 
@@ -52,11 +60,9 @@ def decoder_and_graphs(structures: Sequence[Any], voxels: VoxelsConfig) -> tuple
             sites_codes[i, LAYOUT.elements.index(z), 0] = len(sites)
     decoder = Decoder(
         LAYOUT,
-        Album(lattices),  # type: ignore[arg-type]
-        Album(sites),  # type: ignore[arg-type]
-        voxels,
+        _VoxelCells(_Images(Album(lattices), CPU), LatticeGrid.of(voxels)),  # type: ignore[arg-type]
+        _VoxelSites(_Images(Album(sites), CPU), SitesGrid.of(voxels)),  # type: ignore[arg-type]
         presence_threshold=0.25,
-        arithmetic=Arithmetic(torch.device("cpu"), "float32"),
     )
     return decoder, LAYOUT.pack(lattice_codes, sites_codes)
 
@@ -101,19 +107,22 @@ def test_weak_codes_are_absent_elements(copper_gold: list[Any], voxels: VoxelsCo
     sites_codes[0, 2] = 0.24
     (decoded,) = decoder.decode(LAYOUT.pack(lattice_codes, sites_codes))
     assert sorted(set(decoded.numbers.tolist())) == [29, 79]
-    assert decoder.present(graphs).tolist() == [[True, True, False]]
 
 
-def test_requested_system_is_decoded_whatever_the_graph_holds(copper_gold: list[Any], voxels: VoxelsConfig) -> None:
-    """``generate --system Cu`` of a graph with Cu and Au gives its copper alone."""
-    decoder, graphs = decoder_and_graphs(copper_gold[-1:], voxels)
-    (decoded,) = replace(decoder, system=frozenset({29})).decode(graphs)
-    assert decoded.numbers.tolist() == [29]
-    high = replace(decoder, presence_threshold=10.0)
-    assert high.decode(graphs)[0].reason == "no sites"
-    assert high.present(graphs).sum() == 0
-    requested = replace(high, system=frozenset({29, 79}))
-    assert sorted(requested.decode(graphs)[0].numbers.tolist()) == [29, 79]
+def test_more_atoms_than_asked_for(copper_gold: list[Any], voxels: VoxelsConfig) -> None:
+    """``--max-atoms 3``: the attempt counts, but not as a valid one."""
+    decoder, graphs = decoder_and_graphs([copper_gold[-1], copper_gold[-3]], voxels)
+    codes = codes_of_graphs(graphs, LAYOUT, 0.25)
+    assert [d.reason for d in decoder.decode_codes(codes, max_atoms=3)] == ["", "more than 3 atoms"]
+    assert [d.reason for d in decoder.decode_codes(codes, max_atoms=4)] == ["", ""]
+
+
+def test_sites_of_a_graph_without_a_cell_are_not_decoded(copper_gold: list[Any], voxels: VoxelsConfig) -> None:
+    """Most attempts of a weak generator have no cell: decoding their sites would be most of the time."""
+    decoder, graphs = decoder_and_graphs(copper_gold[:5], voxels)
+    graphs[1:, 0, 0] = 0
+    decoder.decode(graphs)
+    assert decoder.sites.images.network.decoded == len(set(copper_gold[0].atomic_numbers))  # type: ignore[attr-defined]
 
 
 def test_graph_without_a_cell(copper_gold: list[Any], voxels: VoxelsConfig) -> None:
@@ -121,16 +130,27 @@ def test_graph_without_a_cell(copper_gold: list[Any], voxels: VoxelsConfig) -> N
     decoder, graphs = decoder_and_graphs(copper_gold[:2], voxels)
     graphs[0, 0, 0] = 0
     nothing, something = decoder.decode(graphs)
-    assert (nothing.reason, len(nothing.numbers), nothing.cell.tolist()) == ("no cell", 0, np.zeros((3, 3)).tolist())
+    assert nothing.reason == "no cell: nothing in the middle of the lattice voxel"
+    assert (len(nothing.numbers), nothing.cell.tolist()) == (0, np.zeros((3, 3)).tolist())
     assert something.reason == ""
 
 
 def test_graph_without_sites(copper_gold: list[Any], voxels: VoxelsConfig) -> None:
     """No element present, or present ones whose images are empty."""
     decoder, graphs = decoder_and_graphs(copper_gold[:1], voxels)
-    graphs[0, 1:] = 0
-    assert decoder.decode(graphs)[0].reason == "no sites"
-    assert replace(decoder, system=frozenset({92})).decode(graphs)[0].reason == "no sites"
+    assert replace(decoder, presence_threshold=10.0).decode(graphs)[0].reason == "no elements"
+    uranium = codes_of_graphs(graphs, LAYOUT, 0.25, Request(system=("U",)))
+    assert decoder.decode_codes(uranium)[0].reason == "no sites"
+
+
+def test_image_that_is_no_sum_of_atoms(copper_gold: list[Any], voxels: VoxelsConfig) -> None:
+    """The reason says what was wrong with it, and its neighbour is decoded all the same."""
+    decoder, graphs = decoder_and_graphs(copper_gold[:2], voxels)
+    decoder.sites.images.network.images[1] = 1.0  # type: ignore[operator, index]
+    full, something = decoder.decode(graphs)
+    assert full.reason == "more than 64 atoms' worth of density in one sites voxel"
+    assert len(full.numbers) == 0
+    assert something.reason == ""
 
 
 def test_atoms_on_top_of_each_other(copper_gold: list[Any], voxels: VoxelsConfig) -> None:

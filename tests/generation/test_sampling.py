@@ -10,7 +10,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from voxtal.generation.sampling import noise_of, predicted_energy, sample_graphs
+from voxtal.generation.sampling import noise_of, predicted, sample_graphs
 from voxtal.models.build import build
 
 CPU = torch.device("cpu")
@@ -54,11 +54,15 @@ def test_no_attempts_are_no_graphs(generator: Any) -> None:
     assert sample_graphs(generator, 7, np.array([], dtype=int), CPU).shape == (0, 16, 16)
 
 
-def test_predicted_energy_is_the_constraints() -> None:
-    """An energy of another graph, or with dropout in it."""
+def test_predictions_are_each_constraints_own() -> None:
+    """A prediction of another graph or property, or with dropout in it; none are asked for where nothing passed."""
     torch.manual_seed(0)
-    constraint = build("laptop-constraint", side=16, width=4).eval()
+    sizes = {"elements": [29, 79], "lattice_latent": 16, "sites_latent": 120, "threshold": 0.1, "width": 4}
+    constraints = {name: build("laptop-constraint", **sizes).eval() for name in ("energy", "gap")}
     graphs = np.random.default_rng(0).random((5, 16, 16), dtype=np.float32)
-    energies = predicted_energy(constraint, graphs, CPU)
-    assert energies.shape == (5,)
-    assert np.allclose(energies[2], predicted_energy(constraint, graphs[2:3], CPU)[0], atol=1e-6)
+    columns = predicted(constraints, graphs, CPU)
+    for name, constraint in constraints.items():
+        assert columns[name].shape == (5,)
+        assert np.allclose(columns[name][2], predicted({"": constraint}, graphs[2:3], CPU)[""], atol=1e-6)
+        assert predicted(constraints, graphs[:0], CPU)[name].shape == (0,)
+    assert not np.allclose(columns["energy"], columns["gap"])

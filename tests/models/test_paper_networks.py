@@ -23,6 +23,7 @@ from voxtal.training.gan_task import GANTask
 PAPER = build_config({"preset": "paper"})
 ALONE = DataParallel()
 CPU = Arithmetic(torch.device("cpu"), "float32")
+LAYOUT = GraphLayout(PAPER_ELEMENTS, 25, 200)
 
 
 def conv(inner: int, outer: int, kernel: int, dimensions: int) -> int:
@@ -115,7 +116,9 @@ def test_settings_of_the_preset() -> None:
     assert (voxels.sites_grid, voxels.box_angstrom, voxels.sites_sigma_angstrom) == (64, 15.0, 0.26)
     assert (voxels.lattice_grid, voxels.lattice_sigma_angstrom, voxels.cutoff) == (32, 0.26, 0.02)
     assert voxels.placement == "paper"
-    assert (train.ccdcgan.energy_weight, train.ccdcgan.learning_rate, train.ccdcgan.batch_size) == (0.1, 2e-4, 128)
+    (objective,) = train.ccdcgan.objectives
+    assert (objective.property, objective.goal, objective.weight) == ("formation_energy", "low", 0.1)
+    assert (train.ccdcgan.learning_rate, train.ccdcgan.batch_size) == (2e-4, 128)
     assert (train.ccdcgan.noise, train.precision, train.warm_start) == (800, "float32", False)
     assert (PAPER.structures.max_atoms, PAPER.structures.max_length_angstrom) == (20, 10.0)
 
@@ -148,9 +151,18 @@ def paper_task(name: str) -> Any:
         )
     if name == "constraint":
         return ConstraintTask(
-            "paper-constraint", train.constraint, graphs(3), np.array([-0.5, 0.1, 0.3]), CPU, DataParallel(), 0
+            "paper-constraint",
+            train.constraint,
+            LAYOUT,
+            0.1,
+            graphs(3),
+            np.array([-0.5, 0.1, 0.3]),
+            CPU,
+            DataParallel(),
+            0,
         )
-    return GANTask("paper", train.ccdcgan, graphs(2), build("paper-constraint", side=160), CPU, ALONE, 0)  # type: ignore[arg-type]
+    constraint: Any = build("paper-constraint", side=160)
+    return GANTask("paper", train.ccdcgan, graphs(2), {"formation_energy": constraint}, CPU, ALONE, 0)
 
 
 @pytest.mark.parametrize("name", ["lattice-ae", "sites-ae", "constraint", "ccdcgan"])

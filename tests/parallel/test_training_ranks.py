@@ -21,6 +21,7 @@ import pytest
 from tests.parallel.conftest import LAUNCH
 from voxtal.config import write_config
 from voxtal.runs import Run
+from voxtal.structures.structure_set import StructureSet
 from voxtal.training.checkpoint import load_checkpoint
 from voxtal.training.stages import MODELS
 
@@ -66,13 +67,17 @@ def finish(process: subprocess.Popen[str], seconds: float = 120) -> tuple[int, s
 
 
 def untrained(run: Run, root: Path, steps: int = STEPS) -> Path:
-    """A run directory with ``run``'s voxels and nothing trained."""
+    """A run directory with ``run``'s voxels, two objectives, and nothing trained."""
     tree = copy.deepcopy(run.config.model_dump(exclude_none=True))
     for model in ("lattice_ae", "sites_ae", "constraint", "ccdcgan"):
         tree["train"][model]["steps"] = steps
+    wishes = [{"property": "formation_energy", "goal": "low"}, {"property": "band_gap", "range": [1.0, 2.0]}]
+    tree["train"]["ccdcgan"]["objectives"] = wishes
     tree["train"]["checkpoint_every_steps"] = 10
     shutil.copytree(run.round(0).voxels, root / "round-000" / "voxels")
-    shutil.copy(run.round(0).structures, root / "round-000")
+    structures = StructureSet.read(run.round(0).structures)
+    gaps = [max(0.0, i % 5 - 2.0) for i in range(len(structures))]
+    structures.with_columns(properties={"band_gap": gaps}).write(root / "round-000" / "structures.h5")
     write_config(root / "voxtal.toml", tree)
     return root
 
@@ -113,7 +118,7 @@ def test_losses_are_those_of_one_process(
     program = [sys.executable, str(Path(__file__).with_name("train_all.py")), str(root)]
     code, out = finish(start(command(launcher, ranks, program)))
     assert code == 0, out
-    for model in MODELS:
+    for model in (*MODELS, "constraint-band_gap"):
         alone = losses(one_process, model)
         assert len(alone) == STEPS
         assert_same_losses(alone, losses(root, model))
@@ -129,7 +134,7 @@ def test_published_generator_has_the_losses_of_one_process(once_trained_run: Run
         program = [sys.executable, str(Path(__file__).with_name("train_all.py")), str(root)]
         code, out = finish(start(program if ranks == 1 else command(TORCHRUN, ranks, program)), 300)
         assert code == 0, out
-    for model in MODELS:
+    for model in (*MODELS, "constraint-band_gap"):
         assert_same_losses(losses(roots[1], model), losses(roots[2], model))
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from voxtal.screening.metrics import regression, relaxation, reproduction
+from voxtal.screening.metrics import regression, relaxation, reproduction, share
 
 
 def test_regression_by_hand() -> None:
@@ -82,3 +82,15 @@ def test_candidate_without_a_hull_does_not_hide_the_others() -> None:
     energies = np.array([-0.3, -0.2])
     assert relaxation(energies, energies, np.array([np.nan, 0.04]))["best_e_above_hull_ev_per_atom"] == 0.04
     assert relaxation(energies, energies, np.full(2, np.nan))["best_e_above_hull_ev_per_atom"] is None
+
+
+def test_wilson_interval_of_a_share() -> None:
+    """Reported intervals; the values are of Newcombe, Stat. Med. 17, 857 (1998), table I, and the edges stay shares."""
+    found = share(81, 263)
+    assert (found["low"], found["high"]) == (pytest.approx(0.2553, abs=5e-5), pytest.approx(0.3662, abs=5e-5))
+    none, every = share(0, 20), share(20, 20)
+    assert none["low"] == 0.0
+    assert none["high"] == pytest.approx(0.1611, abs=5e-5)
+    assert every["high"] == 1.0
+    assert every["low"] == pytest.approx(1 - 0.1611, abs=5e-5)
+    assert share(0, 0)["share"] is None

@@ -60,3 +60,21 @@ def test_nothing_to_add_and_no_labels(copper_gold):
     assert set(counts.values()) == {0}
     with pytest.raises(UserError, match="no formation energies"):
         augmented(training, StructureSet.from_structures(copper_gold[2:3], ["c"]), "x", 1.0)
+
+
+def test_other_labels_are_left_behind_where_that_is_asked_for(copper_gold):
+    """A constraint on the source's labels would be trained on a calculator's, or the loop end at its first round."""
+    training = a_set(copper_gold[:2], ["a", "b"], [0.1, 0.2], "source:1234")
+    labelled = a_set(copper_gold[3:6], ["c", "high", "d"], [0.0, 5.0, 0.3])
+    following, counts = augmented(training, labelled, "round 0", 1.0, leave_other_labels=True)
+    assert following.ids.tolist() == ["a", "b", "c", "d"]
+    assert counts["left out, too high in energy"] == 1
+    assert np.isnan(following.properties[FORMATION_ENERGY]).tolist() == [False, False, True, True]
+    assert following.provenance[METHOD].tolist() == ["source:1234", "source:1234", "", ""]
+    assert following.provenance[SPLIT].tolist() == ["heldout", "heldout", "train", "train"]
+    again, _ = augmented(following, a_set(copper_gold[7:8], ["e"], [0.0]), "round 1", 1.0, leave_other_labels=True)
+    assert again.ids.tolist() == ["a", "b", "c", "d", "e"]
+    same, _ = augmented(
+        training, a_set(copper_gold[7:8], ["e"], [0.0], "source:1234"), "x", 1.0, leave_other_labels=True
+    )
+    assert same.properties[FORMATION_ENERGY].tolist() == [0.1, 0.2, 0.0]

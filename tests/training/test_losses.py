@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 import torch
 
+from voxtal.config import ObjectiveConfig
 from voxtal.training.losses import (
     discriminator_loss,
     generator_loss,
     gradient_penalty,
+    objective_term,
     relativistic_loss,
     squared_error,
     weighted_cross_entropy,
 )
+
+LOW = ObjectiveConfig(property="formation_energy", goal="low")
 
 
 def test_discriminator_calls_originals_zero_and_generated_ones_one() -> None:
@@ -27,21 +32,50 @@ def test_discriminator_calls_originals_zero_and_generated_ones_one() -> None:
 
 
 def test_generator_loss_is_eq_2() -> None:
-    """1/2 E[D(z)] + omega E[exp(E_f)] with D = 1/2, 3/4 and E_f = 0, ln 3: 0.3125 + 0.1 * 2."""
+    """1/2 E[D(z)] and E[exp(E_f)] with D = 1/2, 3/4 and E_f = 0, ln 3: 0.3125 and 2."""
     logits = torch.tensor([0.0, math.log(3.0)])
     energies = torch.tensor([0.0, math.log(3.0)])
-    assert float(generator_loss(logits, energies, 0.1)) == pytest.approx(0.3125 + 0.2)
+    assert float(generator_loss(logits)) == pytest.approx(0.3125)
+    assert float(objective_term(LOW, energies).mean()) == pytest.approx(2)
 
 
 def test_generator_gains_by_fooling_and_by_low_energy() -> None:
     """A sign that rewards unstable or unlikely structures."""
     logits = torch.zeros(3, requires_grad=True)
     energies = torch.zeros(3, requires_grad=True)
-    generator_loss(logits, energies, 0.1).backward()
+    (generator_loss(logits) + objective_term(LOW, energies).mean()).backward()
     assert logits.grad is not None
     assert energies.grad is not None
     assert (logits.grad > 0).all()
     assert (energies.grad > 0).all()
+
+
+@pytest.mark.parametrize(
+    ("asked", "terms"),
+    [
+        ({"goal": "low"}, [-2, 0, 1, 3]),
+        ({"goal": "high"}, [2, 0, -1, -3]),
+        ({"target": 1.0}, [3, 1, 0, 2]),
+        ({"range": (0.5, 1.5)}, [2.5, 0.5, 0, 1.5]),
+        ({"range": (0.5, 1.5), "scale": 0.5}, [5, 1, 0, 3]),
+    ],
+)
+def test_terms_by_hand(asked: dict[str, Any], terms: list[float]) -> None:
+    """s of predictions -2, 0, 1 and 3: a distance of the wrong sign, or without its scale, asks for something else."""
+    objective = ObjectiveConfig(property="band_gap", **asked)
+    predicted = torch.tensor([-2.0, 0.0, 1.0, 3.0])
+    assert torch.log(objective_term(objective, predicted)).tolist() == pytest.approx(terms, abs=1e-5)
+
+
+def test_term_far_from_its_goal_is_finite() -> None:
+    """A bulk modulus in GPa that is 200 off its target, without a scale: exp(200) ends the training in NaN."""
+    predicted = torch.tensor([0.0, 5.0, 5.1, 200.0], requires_grad=True)
+    terms = objective_term(LOW, predicted)
+    terms.sum().backward()
+    assert torch.isfinite(terms).all()
+    assert (terms.diff() > 0).all()
+    assert predicted.grad is not None
+    assert predicted.grad.tolist() == pytest.approx([1, *[math.exp(5)] * 3], rel=1e-4)
 
 
 def test_relativistic_loss_wants_the_better_logit_lower() -> None:

@@ -222,7 +222,7 @@ def test_published_graph_has_room_for_every_element(trained_run: Run, tiny: dict
     paths = trained_run.round(0)
     for model, length in (("lattice-ae", 25), ("sites-ae", 200)):
         sizes = {**load(paths.train(model) / "best.pt", "")["sizes"], "width": 2, "latent": length}
-        save(paths.train(model) / "best.pt", record(f"laptop-{model}", sizes, build(f"laptop-{model}", **sizes)))
+        save(paths.train(model) / "best.pt", record(f"atoms-{model}", sizes, build(f"atoms-{model}", **sizes)))
     graphs = encode_graphs(Run(trained_run.root, build_config(tiny | {"preset": "paper"})), paths)
     assert graphs.graphs.shape[1:] == (160, 160)
     codes = graphs.layout.unpack(graphs.graphs)[1]

@@ -22,7 +22,7 @@ from voxtal.active.bootstrap import bootstrap, relax_settings, withheld_path
 from voxtal.calculators.registry import configured
 from voxtal.data.dataset import VoxelDataset
 from voxtal.errors import UserError
-from voxtal.generation.stage import ATTEMPT, PREDICTED, generate, graphs_of_attempts
+from voxtal.generation.stage import ATTEMPT, generate, graphs_of_attempts, predictions_of
 from voxtal.ledger import Ledger
 from voxtal.parallel.communicator import Communicator, SerialCommunicator, on_root
 from voxtal.parallel.launch import mpirun, run_ranks
@@ -39,6 +39,7 @@ from voxtal.structures.structure_set import (
     SPLIT,
     StructureSet,
 )
+from voxtal.training.objectives import constraint_of, properties_of, scores
 from voxtal.training.stages import encode_graphs, train_model
 from voxtal.workflows.backends import backend_of
 from voxtal.workflows.labels import hull_of_run
@@ -74,9 +75,9 @@ def run_round(
         ("train lattice-ae", lambda: train_model(run, paths, "lattice-ae", progress)),
         ("train sites-ae", lambda: train_model(run, paths, "sites-ae", progress)),
         ("encode", lambda: encode_graphs(run, paths)),
-        ("train constraint", lambda: train_model(run, paths, "constraint", progress)),
+        ("train constraint", lambda: _train_constraints(run, paths, progress, say)),
         ("train ccdcgan", lambda: train_model(run, paths, "ccdcgan", progress)),
-        ("generate", lambda: generate(run, paths, run.config.generate.n, None, progress)),
+        ("generate", lambda: generate(run, paths, run.config.generate.n, progress, say=say)),
         ("screen", lambda: screen(run, paths, progress, say)),
         ("relax", lambda: relax_selected(run, paths, progress)),
         ("hull", lambda: write_hull(run, paths)),
@@ -139,6 +140,11 @@ def _voxelize(run: Run, paths: RoundPaths, say: Say) -> None:
         run_ranks(command, available_cores())
 
 
+def _train_constraints(run: Run, paths: RoundPaths, progress: Progress, say: Say) -> None:
+    for name in properties_of(run.config.train.ccdcgan):
+        train_model(run, paths, constraint_of(name), progress, say=say)
+
+
 def screen(
     run: Run, paths: RoundPaths, progress: Progress, say: Say, communicator: Communicator | None = None
 ) -> dict[str, Any]:
@@ -185,8 +191,9 @@ def _conclude_screen(
     attempts = candidates.properties[ATTEMPT][passed].astype(np.int64)
     graphs = graphs_of_attempts(run, paths, attempts)
     features = graphs.reshape(len(graphs), graphs.shape[1] * graphs.shape[2])
-    energies = candidates.properties[PREDICTED][passed]
-    chosen = passed[select_candidates(energies, features, config.select, config.diversity)]
+    objectives = run.config.train.ccdcgan.objectives
+    predictions = predictions_of(candidates.subset(passed), [objective.property for objective in objectives])
+    chosen = passed[select_candidates(scores(objectives, predictions), features, config.select, config.diversity)]
     for i in chosen:
         rows[i]["outcome"] = "selected"
     evaluation |= {**funnel(rows), "candidates_sha256": sha256_of(paths.candidates)}
@@ -264,20 +271,29 @@ def enqueue_selected(run: Run, paths: RoundPaths) -> bool:
 
 
 def write_hull(run: Run, paths: RoundPaths) -> dict[str, Any]:
-    """``hull.json``, its table and its figure, from every label up to this round and the competing phases."""
+    """``hull.json``, its table and its figure, from every label up to this round and the competing phases.
+
+    Where training structures keep their source's labels and no candidate was relaxed, there is none.
+    """
+    if run.config.structures.labels == "source" and len(StructureSet.read(relaxed_path(paths))) == 0:
+        return {}
     hull = hull_of_run(run, paths.index)
     write_hull_files(hull, paths.hull.parent)
     return hull
 
 
 def augment(run: Run, paths: RoundPaths) -> None:
-    """Write the next round's structures: this round's and the labelled candidates."""
+    """Write the next round's structures: this round's and the labelled candidates.
+
+    Where the training set's labels are the source's, candidates that another method labelled come without labels.
+    """
     target = run.round(paths.index + 1).structures
     if target.is_file():
         return
     structures, relaxed = StructureSet.read(paths.structures), StructureSet.read(relaxed_path(paths))
     limit = run.config.structures.max_formation_energy_ev_per_atom
-    following, _ = augmented(structures, relaxed, f"round {paths.index}", limit)
+    from_source = run.config.structures.labels == "source"
+    following, _ = augmented(structures, relaxed, f"round {paths.index}", limit, leave_other_labels=from_source)
     following.write(target)
 
 

@@ -1,8 +1,9 @@
-"""``voxtal evaluate``: a round, or what a representation keeps of any structures; under mpirun or alone."""
+"""``voxtal evaluate``: a round, any attempts, or what a representation keeps; under mpirun or alone."""
 
 from __future__ import annotations
 
 from contextlib import ExitStack
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -15,6 +16,13 @@ from voxtal.errors import UserError
 if TYPE_CHECKING:
     from voxtal.data.schema import Settings
     from voxtal.parallel.communicator import Communicator
+    from voxtal.runs import RoundPaths
+
+
+class Baseline(StrEnum):
+    """What attempts are compared with."""
+
+    SUBSTITUTION = "substitution"
 
 
 def evaluate(
@@ -34,36 +42,132 @@ def evaluate(
     json_: Annotated[
         Path | None, typer.Option("--json", metavar="FILE", help="With --roundtrip: write the figures there, too.")
     ] = None,
+    structures: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--structures",
+            metavar="PATH",
+            help="Attempts to judge: a structure set, or CIF, POSCAR, extxyz, JSON, CSV or a folder of them, of any "
+            "program. Repeatable; each is a column of the table.",
+        ),
+    ] = None,
+    known: Annotated[
+        Path | None,
+        typer.Option(
+            "--known", metavar="PATH", help="Known structures: for novelty, hulls, and as parents of the baseline."
+        ),
+    ] = None,
+    phases: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--phases",
+            metavar="PATH",
+            help="More known phases, for hulls alone: the more complete, the better. Repeatable.",
+        ),
+    ] = None,
+    reference: Annotated[
+        Path | None,
+        typer.Option(
+            "--reference", metavar="PATH", help="Structures to compare distributions with; --known if not given."
+        ),
+    ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", metavar="FOLDER", help="Where tables, figures and the ledger go."),
+    ] = None,
+    relax: Annotated[
+        int, typer.Option(min=0, help="Relax so many of the valid, unique and novel ones, at random, and of --systems.")
+    ] = 0,
+    systems: Annotated[
+        str | None, typer.Option(metavar="LIST", help="Chemical systems for the paper's Table 1: Co-Hf,Cd-Li.")
+    ] = None,
+    baseline: Annotated[
+        Baseline | None, typer.Option("--baseline", help="Judge structures by element substitution beside them.")
+    ] = None,
+    attempts: Annotated[
+        int | None,
+        typer.Option(min=1, help="Attempts of the baseline; as many as the largest set has, if not given."),
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Of the baseline and of the sample that is relaxed.")] = 0,
+    against: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--against",
+            metavar="DIR",
+            help="Another run, whose learning curves and parity are drawn beside the round's.",
+        ),
+    ] = None,
 ) -> None:
     """Judge a round: reproduction, constraint error, valid / unique / novel, and what relaxation did.
+
+    With --structures and --known, judge any attempts instead: valid, unique, novel, stable, out of all of them. Without
+    those two but with --relax, --systems or --baseline, the attempts are the round's.
 
     With --roundtrip, judge a representation instead: how many structures does decoding give back, and how exactly?
     Its settings are those of the run directory's voxtal.toml, if there is one.
 
-    Example: voxtal evaluate --run runs/co-hf --round 1
+    Example: voxtal evaluate --run runs/co-hf --round 1 --against runs/co-hf-paper
+
+    Example: voxtal evaluate --structures generated.h5 --known training.h5 --relax 100 --baseline substitution
 
     Example: mpirun -n 4 voxtal evaluate --roundtrip structures.h5 --set preset=paper --json roundtrip.json
+
+    Relaxations and the labels of known phases are kept in the ledger of the output folder (evaluate, if not given):
+    the same command carries on after an interruption, and a larger --relax adds to what is there.
     """
     from voxtal.cli.ranks import together
-    from voxtal.parallel.communicator import world
+    from voxtal.parallel.communicator import on_root, world
 
     communicator = world()
     with together(communicator):
-        if roundtrip is None:
-            if json_ is not None or representation is not Representation.SITES:
-                raise UserError("--json and --representation belong to --roundtrip STRUCTURES.h5.")
-            _evaluate_round(run, set_ or [], round_, communicator)
-        else:
+        any_attempts = bool(
+            structures or known or phases or reference or output or relax or systems or baseline or attempts
+        )
+        if roundtrip is not None:
+            if any_attempts or against:
+                raise UserError("--roundtrip judges a representation; leave the options of attempts and rounds out.")
             _evaluate_roundtrip(roundtrip, run, set_ or [], representation, json_, communicator)
+            return
+        if json_ is not None or representation is not Representation.SITES:
+            raise UserError("--json and --representation belong to --roundtrip STRUCTURES.h5.")
+        if not any_attempts:
+            _evaluate_round(run, set_ or [], round_, against or [], communicator)
+            return
+        if against:
+            raise UserError("--against draws a round's models beside those of other runs; leave it out for attempts.")
+        from voxtal.cli.evaluate_attempts import evaluate_attempts, question
+
+        asked = on_root(
+            communicator,
+            lambda: question(
+                run,
+                set_ or [],
+                round_,
+                structures=structures or [],
+                known=known,
+                phases=phases or [],
+                reference=reference,
+                output=output,
+                baseline=baseline is not None,
+                attempts=attempts,
+                relax=relax,
+                systems=systems or "",
+                seed=seed,
+            ),
+        )
+        evaluate_attempts(*asked, communicator)
 
 
-def _evaluate_round(run: Path, overrides: list[str], round_: int | None, communicator: Communicator) -> None:
+def _evaluate_round(
+    run: Path, overrides: list[str], round_: int | None, against: list[Path], communicator: Communicator
+) -> None:
     from voxtal.active.rounds import relaxed_path, screen, summarize
     from voxtal.parallel.communicator import on_root
     from voxtal.runs import exclusive
 
     opened = on_root(communicator, lambda: open_run(run, overrides))
     paths = on_root(communicator, lambda: pick_round(opened, round_))
+    others = on_root(communicator, lambda: [pick_round(open_run(other), None) for other in against])
     with ExitStack() as stack:
 
         def lock() -> None:
@@ -74,6 +178,7 @@ def _evaluate_round(run: Path, overrides: list[str], round_: int | None, communi
 
     def conclude() -> None:
         _print_evaluation(evaluation)
+        _draw_learning([paths, *others], paths.report)
         if relaxed_path(paths).is_file() and paths.hull.is_file():
             from voxtal.cli.round import print_summary
 
@@ -82,16 +187,54 @@ def _evaluate_round(run: Path, overrides: list[str], round_: int | None, communi
     on_root(communicator, conclude)
 
 
+def _draw_learning(drawn: list[RoundPaths], folder: Path) -> None:
+    """Learning curves of the rounds' autoencoders, and parity of their constraints."""
+    from voxtal.reports.learning_figures import learning_curves_figure, parity_figures
+    from voxtal.reports.run_data import read_metrics
+    from voxtal.runs import read_json
+
+    runs = [paths.root.resolve().parent for paths in drawn]
+    alike = len({run.name for run in runs}) < len(runs)
+    rounds = {str(run) if alike else run.name: paths for run, paths in zip(runs, drawn, strict=True)}
+    curves = {
+        f"{name} {log.parent.name}": read_metrics(log)
+        for name, paths in rounds.items()
+        for log in sorted(paths.train("").glob("*-ae*/metrics.jsonl"))
+    }
+    learning_curves_figure(curves, folder / "learning-curves.png")
+    evaluations = {name: read_json(paths.evaluation) for name, paths in rounds.items() if paths.evaluation.is_file()}
+    parity = {name: found["constraint"]["parity"] for name, found in evaluations.items()}
+    parity_figures({name: points for name, points in parity.items() if points}, folder / "parity.png")
+    typer.echo(f"{folder}: learning-curves.png, parity.png")
+
+
 def _print_evaluation(evaluation: dict[str, Any]) -> None:
-    rows = [(name, part["n"], part["n_strict"], part["n_cdvae"]) for name, part in evaluation["reproduction"].items()]
-    print_table("Reproduction", ["structures", "n", "strict", "CDVAE"], rows)
+    rows = [
+        (name, part["n"], _reproduced(part, "strict"), _reproduced(part, "cdvae"))
+        for name, part in evaluation["reproduction"].items()
+    ]
+    print_table("Reproduction (95% intervals)", ["structures", "n", "strict", "CDVAE"], rows)
     errors = [
         (name, *(evaluation["constraint"][name][key] for key in ("n", "mae", "r2"))) for name in ("train", "heldout")
     ]
     print_table("Constraint", ["structures", "n", "MAE eV/atom", "R2"], errors)
+    others = [
+        (name, split, *(judged[split][key] for key in ("n", "mae", "r2")))
+        for name, judged in evaluation.get("other_constraints", {}).items()  # an older file has none
+        for split in ("train", "heldout")
+    ]
+    if others:
+        print_table("Constraints of other properties", ["property", "structures", "n", "MAE", "R2"], others)
     print_table("Attempts", ["passed", "n"], list(evaluation["funnel"].items()))
     if evaluation["invalid_reasons"]:
         print_table("Invalid", ["reason", "n"], list(evaluation["invalid_reasons"].items()))
+
+
+def _reproduced(part: dict[str, Any], matcher: str) -> str:
+    from voxtal.cli.evaluate_attempts import share_text
+    from voxtal.screening.metrics import share
+
+    return share_text(share(part[f"n_{matcher}"], part["n"]))
 
 
 def _evaluate_roundtrip(

@@ -69,7 +69,7 @@ def import_structures(
         primitive=not no_primitive,
         max_atoms=None if no_filter else max_atoms or limits.max_atoms,
         max_length=None if no_filter else limits.max_length_angstrom if max_length is None else max_length,
-        exclude_noble_gases=exclude_noble_gases,
+        exclude_noble_gases=exclude_noble_gases or limits.exclude_noble_gases,
     )
     target = output or run / "structures.h5"
     dropped_path = target.with_suffix(".dropped.csv")

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 
-from voxtal.data.dataset import DensityBatch, SparseBatch
+from voxtal.data.dataset import AtomBatch, DensityBatch, SparseBatch
+from voxtal.errors import UserError
 
 
 def densify(batch: SparseBatch, device: torch.device | str, dtype: torch.dtype) -> torch.Tensor:
@@ -16,6 +18,27 @@ def densify(batch: SparseBatch, device: torch.device | str, dtype: torch.dtype) 
     dense = torch.zeros(images * voxels, device=device, dtype=dtype)
     dense[place] = values
     return dense.view(images, 1, *grid)
+
+
+def padded(batch: AtomBatch, atoms: int, box: float) -> tuple[np.ndarray, np.ndarray]:
+    """Atoms of every image from the middle of the box, angstrom (images, atoms, 3) float32, zeros beyond the last; and
+    their counts (images,) int64.
+
+    Raises
+    ------
+    UserError
+        An image has more than ``atoms``.
+    """
+    counts = np.bincount(batch.batch_index, minlength=batch.images)
+    if counts.max(initial=0) > atoms:
+        raise UserError(
+            f"A structure has {counts.max()} atoms of one element, but the sites autoencoder knows {atoms} at most: "
+            "raise structures.max_atoms and train it anew, or leave that structure out."
+        )
+    place = np.arange(len(batch.batch_index)) - np.repeat(np.cumsum(counts) - counts, counts)
+    positions = np.zeros((batch.images, atoms, 3), dtype=np.float32)
+    positions[batch.batch_index, place] = batch.positions - box / 2
+    return positions, counts
 
 
 def coordinates(batch: DensityBatch, device: torch.device | str) -> torch.Tensor:

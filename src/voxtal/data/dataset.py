@@ -185,6 +185,11 @@ class VoxelDataset(PublishedSet):
         """The lattice images of the structures at ``structure_rows``, in that order."""
         return self._batch("lattice", structure_rows, self._first_structure, self.settings.lattice_grid)
 
+    def cells(self, structure_rows: Rows) -> np.ndarray:
+        """Cells (n, 3, 3; rows, angstrom) that the lattice images at ``structure_rows`` show."""
+        found = [shard["cells"][i] for shard, i in self._located(structure_rows, self._first_structure)]
+        return np.asarray(found, dtype=np.float32).reshape(-1, 3, 3)
+
     def atoms(self, image_rows: Rows) -> AtomBatch:
         """The atoms that the sites images at ``image_rows`` show, in that order."""
         parts = [shard.of("atoms", i, "positions")[0] for shard, i in self._located(image_rows, self._first_image)]

@@ -52,8 +52,8 @@ class GraphSet:
             file["graphs"] = self.graphs
 
     @classmethod
-    def read(cls, path: Path) -> GraphSet:
-        """Read a set; UserError where there is none."""
+    def read(cls, path: Path, stop: int | None = None) -> GraphSet:
+        """Read a set, or only its first ``stop`` graphs; UserError where there is none."""
         if not path.is_file():
             raise UserError(f"No crystal graphs at {path}; make them with `voxtal encode`.")
         try:
@@ -67,8 +67,8 @@ class GraphSet:
                 )
                 return cls(
                     layout,
-                    file["rows"][:],
-                    file["graphs"][:],
+                    file["rows"][:stop],
+                    file["graphs"][:stop],
                     float(file.attrs["presence_threshold"]),
                     str(file.attrs["fingerprint"]),
                 )

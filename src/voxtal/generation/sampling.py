@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 import torch
 from torch import nn
+
+_ROWS_AT_ONCE = 1024
+"""Graphs of a prediction: the published constraint's first layer makes 200 kB of each."""
 
 
 def noise_of(seed: int, attempts: np.ndarray, length: int) -> np.ndarray:
@@ -21,6 +26,10 @@ def sample_graphs(generator: nn.Module, seed: int, attempts: np.ndarray, device:
 
 
 @torch.no_grad()
-def predicted_energy(constraint: nn.Module, graphs: np.ndarray, device: torch.device) -> np.ndarray:
-    """Formation energy (n,) that the constraint predicts for graphs (n, side, side), eV/atom."""
-    return constraint(torch.from_numpy(graphs).to(device)).float().cpu().numpy()
+def predicted(constraints: Mapping[str, nn.Module], graphs: np.ndarray, device: torch.device) -> dict[str, np.ndarray]:
+    """What each property's constraint predicts (n,) for graphs (n, side, side), in the property's unit."""
+    blocks = torch.from_numpy(graphs).split(_ROWS_AT_ONCE)
+    return {
+        name: np.concatenate([constraint(block.to(device)).float().cpu().numpy() for block in blocks])
+        for name, constraint in constraints.items()
+    }

@@ -1,131 +1,211 @@
-"""``voxtal generate`` on one round: attempts in blocks, each written whole, then joined to ``candidates.h5``."""
+"""``voxtal generate`` on one round: attempts in blocks, shared out to ranks, each written whole, then joined."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+import os
+from collections.abc import Callable, Collection
+from contextlib import AbstractContextManager, nullcontext
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from ase.data import chemical_symbols
 
 from voxtal.data.graphs import GraphSet
 from voxtal.errors import UserError
+from voxtal.generation.batches import one_thread
 from voxtal.generation.decode import Decoded, Decoder
-from voxtal.generation.sampling import predicted_energy, sample_graphs
+from voxtal.generation.folder import BLOCK, candidates_folder
+from voxtal.generation.generators import Draw, Generator, GraphGenerator
+from voxtal.generation.readers import cell_reader, sites_reader
+from voxtal.generation.request import Request
+from voxtal.generation.sampling import sample_graphs
 from voxtal.models.build import restore
-from voxtal.runs import RoundPaths, Run, read_json, sha256_of, write_json
-from voxtal.structures.phases import parse_system
+from voxtal.parallel.communicator import Communicator, SerialCommunicator, on_root
+from voxtal.parallel.data_parallel import launch_of
+from voxtal.parallel.tasks import gathered
+from voxtal.runs import RoundPaths, Run, sha256_of
 from voxtal.structures.structure_set import SOURCE, StructureSet
 from voxtal.training.checkpoint import load
 from voxtal.training.device import Arithmetic
+from voxtal.training.objectives import constraint_of, load_constraints, properties_of
 
 ATTEMPT = "attempt"
 """Property: number of the attempt; with the seed it makes the structure again."""
 PREDICTED = "predicted_formation_energy"
-"""Property: formation energy that the constraint predicts from the graph, eV/atom."""
+"""Property: formation energy that the constraint predicts from the graph, eV/atom (:func:`predicted_column`)."""
 REASON = "reason"
 """Provenance: why the attempt is not a valid structure; empty for a valid one."""
-
-_BLOCK = 128
+DRAWN = "drawn_system"
+"""Provenance: chemical system that the generator drew, whatever was asked for."""
 
 Progress = Callable[[str, int], AbstractContextManager[Callable[..., None]]]
 
 
-def open_decoder(run: Run, paths: RoundPaths, system: str | None = None) -> Decoder:
-    """The round's decoders; ``system`` (``Co-Hf``) requests its elements instead of reading presence off the graph."""
-    graphs = GraphSet.read(paths.graphs)
-    arithmetic = Arithmetic.of(run.config.train)
-    lattice, sites = (
-        arithmetic.place(restore(load(paths.train(name) / "best.pt", f"voxtal train {name}")))
-        for name in ("lattice-ae", "sites-ae")
-    )
-    requested = None if system is None else frozenset(_numbers(system, graphs.layout.elements))
+def generate(
+    run: Run,
+    paths: RoundPaths,
+    n: int,
+    progress: Progress,
+    request: Request | None = None,
+    name: str | None = None,
+    communicator: Communicator | None = None,
+    say: Callable[[str], None] = print,
+) -> Path:
+    """Make ``n`` attempts and write ``candidates.h5``, whose path is returned: one row per attempt, valid or not.
+
+    Collective: every rank calls it. Attempt i depends on the seed and i alone, so that the file is the same on any
+    number of ranks. A killed call keeps its finished blocks; a call for more attempts keeps those that are there.
+
+    Parameters
+    ----------
+    progress
+        Shows on rank 0 how far it is.
+    request
+        Elements and numbers of atoms that are asked for; such attempts have a folder of their own.
+    name
+        Of that folder; by default the request's.
+    say
+        Told on rank 0 where attempts of other models were moved to.
+
+    Raises
+    ------
+    UserError
+        A model is missing or does not know an element, or the folder holds attempts of another request.
+    """
+    request, communicator = request or Request(), communicator or SerialCommunicator()
+    folder = candidates_folder(paths, request, name)
+
+    def claim() -> list[range]:
+        request.check(chemical_symbols[z] for z in GraphSet.read(paths.graphs, stop=0).layout.elements)
+        folder.claim(request, _made_by(run, paths), say)
+        return folder.missing(n)
+
+    todo = on_root(communicator, claim)
+    opened = cache(lambda: (open_generator(run, paths, request), open_decoder(run, paths)))
+
+    def make(task: int) -> None:
+        generator, decoder = opened()
+        attempts = np.arange(todo[task].start, todo[task].stop)
+        draw = generator.draw(attempts)
+        decoded = decoder.decode_codes(draw.codes, request.max_atoms)
+        _as_set(paths.index, attempts, generator.model, draw, decoded).write(folder.block(todo[task]))
+
+    shown = 0
+    silent: AbstractContextManager[Callable[..., None]] = nullcontext(lambda *_: None)
+    total = sum(map(len, todo))
+    with progress("generate", total) if total and communicator.rank == 0 else silent as advance, one_thread():
+
+        def done(tasks: int) -> None:
+            nonlocal shown
+            advance(sum(map(len, todo[shown : shown + tasks])), "")
+            shown += tasks
+
+        gathered(communicator, len(todo), make, done)
+    on_root(communicator, lambda: None if not todo and folder.is_joined(n) else folder.join(n))
+    return folder.candidates
+
+
+def open_decoder(run: Run, paths: RoundPaths) -> Decoder:
+    """The round's decoders, on this rank's device."""
+    graphs = GraphSet.read(paths.graphs, stop=0)
+    arithmetic = _arithmetic(run)
+    lattice, sites = (restore(_load(paths, name)) for name in ("lattice-ae", "sites-ae"))
     return Decoder(
         graphs.layout,
-        lattice,  # type: ignore[arg-type]
-        sites,  # type: ignore[arg-type]
-        run.config.voxels,
+        cell_reader(lattice, run.config.voxels, arithmetic),
+        sites_reader(sites, run.config.voxels, arithmetic),
         graphs.presence_threshold,
-        arithmetic,
-        requested,
     )
 
 
-def generate(run: Run, paths: RoundPaths, n: int, system: str | None, progress: Progress) -> StructureSet:
-    """Make ``n`` attempts and write ``candidates.h5``: one row per attempt, valid or not.
-
-    A killed call keeps its finished blocks; a call that finds everything done returns it.
-    """
-    decoder = open_decoder(run, paths, system)
-    device = decoder.arithmetic.device
-    models = {name: paths.train(name) / "best.pt" for name in ("lattice-ae", "sites-ae", "constraint", "ccdcgan")}
-    generator = decoder.arithmetic.place(restore(load(models["ccdcgan"], "voxtal train ccdcgan")))
-    constraint = decoder.arithmetic.place(restore(load(models["constraint"], "voxtal train constraint")))
-    request = {
-        "seed": run.config.seed,
-        "system": system,
-        "models": {name: sha256_of(path) for name, path in models.items()},
-    }
-    folder = paths.candidates.parent
-    _start_folder(folder, request)
-    if paths.candidates.is_file() and len(known := StructureSet.read(paths.candidates)) == n:
-        return known
-    blocks = []
-    with progress("generate", n) as advance:
-        for first in range(0, n, _BLOCK):
-            attempts = np.arange(first, min(first + _BLOCK, n))
-            path = folder / "blocks" / f"block-{first:08d}-{len(attempts)}.h5"
-            if not path.is_file():
-                graphs = sample_graphs(generator, run.config.seed + paths.index, attempts, device)
-                energies = predicted_energy(constraint, graphs, device)
-                _as_set(paths.index, attempts, decoder.decode(graphs), energies).write(path)
-            blocks.append(StructureSet.read(path))
-            advance(len(attempts), "")
-    candidates = StructureSet.concatenate(blocks)
-    candidates.write(paths.candidates)
-    return candidates
+def open_generator(run: Run, paths: RoundPaths, request: Request) -> Generator:
+    """The round's generator, on this rank's device."""
+    graphs = GraphSet.read(paths.graphs, stop=0)
+    arithmetic = _arithmetic(run)
+    constraints = load_constraints(paths, properties_of(run.config.train.ccdcgan))
+    return GraphGenerator(
+        network=arithmetic.place(restore(_load(paths, "ccdcgan"))),
+        constraints={property_: arithmetic.place(network) for property_, network in constraints.items()},
+        layout=graphs.layout,
+        presence_threshold=graphs.presence_threshold,
+        request=request,
+        seed=_seed(run, paths),
+        device=arithmetic.device,
+        batch=BLOCK,
+    )
 
 
 def graphs_of_attempts(run: Run, paths: RoundPaths, attempts: np.ndarray) -> np.ndarray:
     """The crystal graphs (n, side, side) of numbered attempts, made again from their seeds."""
-    arithmetic = Arithmetic.of(run.config.train)
-    generator = arithmetic.place(restore(load(paths.train("ccdcgan") / "best.pt", "voxtal train ccdcgan")))
-    return sample_graphs(generator, run.config.seed + paths.index, attempts, arithmetic.device)
+    arithmetic = _arithmetic(run)
+    generator = arithmetic.place(restore(_load(paths, "ccdcgan")))
+    return sample_graphs(generator, _seed(run, paths), attempts, arithmetic.device)
 
 
-def _start_folder(folder: Path, request: dict) -> None:
-    """Blocks of another request (other models, seed or system) are removed: they are not part of this one."""
-    note = folder / "request.json"
-    if note.is_file() and read_json(note) != json.loads(json.dumps(request)):
-        for stale in [*folder.glob("blocks/*.h5"), *folder.glob("candidates.h5")]:
-            stale.unlink()
-    write_json(note, request)
+def predicted_column(name: str) -> str:
+    """Column of the candidates that holds the predictions of a property."""
+    return f"predicted_{name}"
 
 
-def _as_set(index: int, attempts: np.ndarray, decoded: list[Decoded], energies: np.ndarray) -> StructureSet:
+def predictions_of(candidates: StructureSet, properties: Collection[str]) -> dict[str, np.ndarray]:
+    """What was predicted of candidates (n,), by property.
+
+    Raises
+    ------
+    UserError
+        A property was not predicted when the candidates were made.
+    """
+    missing = [name for name in properties if predicted_column(name) not in candidates.properties]
+    if missing:
+        raise UserError(
+            f"The candidates were made without a prediction of {', '.join(missing)}. Make them again: "
+            "`voxtal train constraint`, then `voxtal generate`."
+        )
+    return {name: candidates.properties[predicted_column(name)] for name in properties}
+
+
+def _as_set(index: int, attempts: np.ndarray, model: str, draw: Draw, decoded: list[Decoded]) -> StructureSet:
     counts = [len(d.numbers) for d in decoded]
-    ids = [f"r{index}-{i:06d}" for i in attempts]
     return StructureSet(
-        ids=np.asarray(ids, dtype=np.str_),
+        ids=np.asarray([f"r{index}-{i:06d}" for i in attempts], dtype=np.str_),
         offsets=np.concatenate([[0], np.cumsum(counts)]).astype(np.int64),
         numbers=np.concatenate([d.numbers for d in decoded]).astype(np.uint8),
         frac_coords=np.concatenate([d.frac_coords for d in decoded]),
         cells=np.stack([d.cell for d in decoded]),
-        properties={ATTEMPT: attempts.astype(np.float64), PREDICTED: energies.astype(np.float64)},
+        properties={ATTEMPT: attempts.astype(np.float64)}
+        | {predicted_column(name): values.astype(np.float64) for name, values in draw.predicted.items()},
         provenance={
             REASON: np.asarray([d.reason for d in decoded], dtype=np.str_),
-            SOURCE: np.asarray(["ccdcgan"] * len(ids), dtype=np.str_),
+            DRAWN: draw.codes.drawn,
+            SOURCE: np.asarray([model] * len(decoded), dtype=np.str_),
         },
     )
 
 
-def _numbers(system: str, available: tuple[int, ...]) -> list[int]:
-    from ase.data import atomic_numbers, chemical_symbols
+def _made_by(run: Run, paths: RoundPaths) -> dict[str, Any]:
+    """What attempts depend on besides their number and what is asked for."""
+    names = ["lattice-ae", "sites-ae", *map(constraint_of, properties_of(run.config.train.ccdcgan)), "ccdcgan"]
+    load_constraints(paths, properties_of(run.config.train.ccdcgan))
+    for name in ("lattice-ae", "sites-ae", "ccdcgan"):
+        _load(paths, name)
+    return {
+        "seed": _seed(run, paths),
+        "voxels": run.config.voxels.model_dump(),
+        "graphs": GraphSet.read(paths.graphs, stop=0).fingerprint,
+        "models": {name: sha256_of(paths.train(name) / "best.pt") for name in names},
+    }
 
-    wanted = [atomic_numbers[symbol] for symbol in parse_system(system)]
-    missing = [chemical_symbols[z] for z in wanted if z not in available]
-    if missing:
-        known = ", ".join(chemical_symbols[z] for z in available)
-        raise UserError(f"--system {system}: the model knows no {', '.join(missing)}; it knows {known}.")
-    return wanted
+
+def _arithmetic(run: Run) -> Arithmetic:
+    return Arithmetic.of(run.config.train, launch_of(os.environ).local_rank)
+
+
+def _load(paths: RoundPaths, model: str) -> dict[str, Any]:
+    return load(paths.train(model) / "best.pt", f"voxtal train {model}")
+
+
+def _seed(run: Run, paths: RoundPaths) -> int:
+    """Of a round's attempts: another round's would be the same ones again."""
+    return run.config.seed + paths.index

@@ -6,12 +6,13 @@ from typing import Any
 
 from torch import nn
 
+from voxtal.models.atoms import AtomsAutoencoder, CellAutoencoder
 from voxtal.models.autoencoder import (
     fast_autoencoder,
     paper_lattice_autoencoder,
     paper_sites_autoencoder,
 )
-from voxtal.models.constraint import dense_constraint, paper_constraint
+from voxtal.models.constraint import paper_constraint, token_constraint
 from voxtal.models.gan import DenseDiscriminator, DenseGenerator, PaperDiscriminator, PaperGenerator
 
 ARCHITECTURES: dict[str, Any] = {
@@ -19,22 +20,24 @@ ARCHITECTURES: dict[str, Any] = {
     "paper-sites-ae": paper_sites_autoencoder,
     "laptop-lattice-ae": fast_autoencoder,
     "laptop-sites-ae": fast_autoencoder,
+    "atoms-lattice-ae": CellAutoencoder,
+    "atoms-sites-ae": AtomsAutoencoder,
     "paper-constraint": paper_constraint,
-    "laptop-constraint": dense_constraint,
+    "laptop-constraint": token_constraint,
     "paper-generator": PaperGenerator,
     "laptop-generator": DenseGenerator,
     "paper-discriminator": PaperDiscriminator,
     "laptop-discriminator": DenseDiscriminator,
 }
-"""``preset-role`` -> what builds the network."""
+"""``preset-role`` (``atoms-role`` for those that both presets may use) -> what builds the network."""
 
 
-def build(architecture: str, **sizes: int) -> nn.Module:
+def build(architecture: str, **sizes: Any) -> nn.Module:
     """A freshly initialised network of :data:`ARCHITECTURES`."""
     return ARCHITECTURES[architecture](**sizes)
 
 
-def record(architecture: str, sizes: dict[str, int], module: nn.Module, **facts: Any) -> dict[str, Any]:
+def record(architecture: str, sizes: dict[str, Any], module: nn.Module, **facts: Any) -> dict[str, Any]:
     """What ``best.pt`` holds: enough for :func:`restore`, and facts that later stages need."""
     weights = {name: value.detach().cpu().clone() for name, value in module.state_dict().items()}
     return {"architecture": architecture, "sizes": sizes, "weights": weights, "facts": facts}

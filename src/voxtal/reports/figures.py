@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 ROUND_COLOURS = ("#2f6690", "#c8553d", "#5b8e4b", "#8a5a9e", "#b8860b", "#4c9a9a")
 _DASHES = ("solid", "dashed", "dotted", "dashdot")
-_STYLE: dict[Any, Any] = {
+STYLE: dict[Any, Any] = {
     "font.family": "sans-serif",
     "font.size": 9.5,
     "axes.edgecolor": "#8a939c",
@@ -113,7 +113,7 @@ def _svg(draw: Callable[[Axes], None], width: float, height: float) -> str:
     import matplotlib
     from matplotlib.figure import Figure
 
-    with matplotlib.rc_context(_STYLE):
+    with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(width, height), layout="constrained")
         draw(figure.add_subplot())
         out = io.StringIO()

@@ -4,26 +4,24 @@ from __future__ import annotations
 
 import csv
 from collections import Counter
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from voxtal.data.graphs import GraphSet
-from voxtal.generation.sampling import predicted_energy
-from voxtal.generation.stage import PREDICTED, REASON, open_decoder
-from voxtal.models.build import restore
+from voxtal.generation.sampling import predicted
+from voxtal.generation.stage import PREDICTED, REASON, open_decoder, predicted_column
 from voxtal.parallel.communicator import Communicator, SerialCommunicator
 from voxtal.parallel.tasks import results
 from voxtal.runs import RoundPaths, Run, atomic_path
+from voxtal.screening.comparison import UNKNOWN, Progress, compare, shown
 from voxtal.screening.metrics import regression, reproduction
-from voxtal.structures.matching import STRICT, Matcher, find_known, first_of_duplicates
 from voxtal.structures.phases import PHASE_SYMPREC_ANGSTROM, with_spacegroup
+from voxtal.structures.splits import HELDOUT, TRAIN, in_split
 from voxtal.structures.structure_set import FORMATION_ENERGY, StructureSet
-from voxtal.training.checkpoint import load
 from voxtal.training.device import Arithmetic
-from voxtal.training.stages import training_rows
+from voxtal.training.objectives import labels, load_constraints, properties_of
 
 CANDIDATE_COLUMNS = (
     "id",
@@ -40,16 +38,13 @@ _MAX_REPRODUCED = 1000
 """Structures of each split that are decoded and matched; beyond it an evenly spaced sample."""
 _BLOCK = 64
 
-Progress = Callable[[str, int], AbstractContextManager[Callable[..., None]]]
-
 
 def evaluate_models(run: Run, paths: RoundPaths, progress: Progress) -> dict[str, Any]:
-    """Reproduction ratio and constraint error on training and held-out structures."""
+    """Reproduction ratio and the constraints' errors on training and held-out structures."""
     graphs, structures = GraphSet.read(paths.graphs), StructureSet.read(paths.structures)
-    trained_on = training_rows(structures, graphs.rows)
     decoder = open_decoder(run, paths)
-    splits = {"train": np.flatnonzero(trained_on), "heldout": np.flatnonzero(~trained_on)}
-    out: dict[str, Any] = {"reproduction": {}, "constraint": {"parity": []}}
+    splits = {name: np.flatnonzero(in_split(structures, graphs.rows, name)) for name in (TRAIN, HELDOUT)}
+    out: dict[str, Any] = {"reproduction": {}, "other_constraints": {}}
     for name, members in splits.items():
         sample = members[:: max(1, -(-len(members) // _MAX_REPRODUCED))]
         decoded: list[Any | None] = []
@@ -61,19 +56,28 @@ def evaluate_models(run: Run, paths: RoundPaths, progress: Progress) -> dict[str
         originals = [structures.structure(int(graphs.rows[i])) for i in sample]
         out["reproduction"][name] = reproduction(originals, decoded)
     arithmetic = Arithmetic.of(run.config.train)
-    constraint = arithmetic.place(restore(load(paths.train("constraint") / "best.pt", "voxtal train constraint")))
-    predicted = predicted_energy(constraint, graphs.graphs, arithmetic.device)
-    targets = structures.properties[FORMATION_ENERGY][graphs.rows]
+    constraints = load_constraints(paths, properties_of(run.config.train.ccdcgan))
+    placed = {name: arithmetic.place(constraint) for name, constraint in constraints.items()}
+    ids = structures.ids[graphs.rows]
+    for name, values in predicted(placed, graphs.graphs, arithmetic.device).items():
+        judged = _constraint(labels(structures, name, paths.structures)[graphs.rows], values, ids, splits)
+        if name == FORMATION_ENERGY:
+            out["constraint"] = judged
+        else:
+            out["other_constraints"][name] = judged
+    return out
+
+
+def _constraint(
+    targets: np.ndarray, predicted: np.ndarray, ids: np.ndarray, splits: dict[str, np.ndarray]
+) -> dict[str, Any]:
+    """Errors of predictions (n,) on each split, and every labelled point."""
+    out: dict[str, Any] = {"parity": []}
     for name, members in splits.items():
         labelled = members[np.isfinite(targets[members])]
-        out["constraint"][name] = regression(targets[labelled], predicted[labelled])
-        out["constraint"]["parity"] += [
-            {
-                "id": str(structures.ids[graphs.rows[i]]),
-                "split": name,
-                "target": float(targets[i]),
-                "predicted": float(predicted[i]),
-            }
+        out[name] = regression(targets[labelled], predicted[labelled])
+        out["parity"] += [
+            {"id": str(ids[i]), "split": name, "target": float(targets[i]), "predicted": float(predicted[i])}
             for i in labelled
         ]
     return out
@@ -88,28 +92,21 @@ def judge_candidates(
     every rank calls it and has the answer.
     """
     communicator = communicator or SerialCommunicator()
-    matcher = Matcher(STRICT)
     valid = np.flatnonzero(candidates.provenance[REASON] == "")
     structures = candidates.subset(valid)
-    silent: AbstractContextManager[Callable[..., None]] = nullcontext(lambda *_: None)
-    with progress("compare candidates", 3) if communicator.rank == 0 else silent as advance:
-        first = np.asarray(first_of_duplicates(structures, matcher, communicator), dtype=np.int64)
-        advance(1, "with each other")
-        unique = np.flatnonzero(first == np.arange(len(structures)))
-        matches = find_known(structures.subset(unique), known, matcher, communicator)
-        advance(1, "with the training set")
+    first, matches = compare(structures, known, progress, communicator)
+    with shown(progress, "space groups", len(structures), communicator) as advance:
         spacegroups = results(
             communicator,
             len(structures),
             lambda i: with_spacegroup(structures.structure(i), PHASE_SYMPREC_ANGSTROM),
+            advance,
         )
-        advance(1, "space groups")
     verdicts: dict[int, tuple[str, str]] = {}
-    for position, original in enumerate(first.tolist()):
+    for position, (original, match) in enumerate(zip(first.tolist(), matches.tolist(), strict=True)):
         if original != position:
             verdicts[int(valid[position])] = ("duplicate", str(candidates.ids[valid[original]]))
-    for position, match in zip(unique.tolist(), matches, strict=True):
-        if match is not None:
+        elif match != UNKNOWN:
             verdicts[int(valid[position])] = ("known", str(known.ids[match]))
     groups = dict(zip(valid.tolist(), spacegroups, strict=True))
     rows = [_row(candidates, i, groups.get(i, ""), *verdicts.get(i, ("", ""))) for i in range(len(candidates))]
@@ -137,9 +134,10 @@ def funnel(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
 
 
 def write_candidates(path: Any, rows: Sequence[dict[str, Any]]) -> None:
-    """Write ``candidates.csv``: one row per attempt, why it fell or passed."""
+    """Write ``candidates.csv``: one row per attempt, why it fell or passed, and any more columns that rows have."""
     with atomic_path(path) as temporary, open(temporary, "w", newline="") as handle:
-        writer = csv.DictWriter(handle, CANDIDATE_COLUMNS)
+        columns = dict.fromkeys([*CANDIDATE_COLUMNS, *(name for row in rows[:1] for name in row)])
+        writer = csv.DictWriter(handle, list(columns))
         writer.writeheader()
         writer.writerows(rows)
 
@@ -157,6 +155,11 @@ def _row(candidates: StructureSet, i: int, spacegroup: Any, outcome: str, matche
         "reason": reason,
         "predicted_formation_energy_ev_per_atom": round(float(candidates.properties[PREDICTED][i]), 4),
         "matches": matches,
+        **{
+            name: round(float(values[i]), 4)
+            for name, values in candidates.properties.items()
+            if name.startswith(predicted_column("")) and name != PREDICTED
+        },
     }
 
 

@@ -3,24 +3,52 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import sqrt
 from typing import Any
 
 import numpy as np
 
 from voxtal.structures.matching import CDVAE, STRICT, Matcher
 
+Z_95 = 1.959963984540054
+"""Quantile of the normal distribution for a two-sided interval of 95%."""
+
+
+def share(n: int, of: int) -> dict[str, Any]:
+    """``n`` out of ``of`` with the 95% Wilson score interval (J. Am. Stat. Assoc. 22, 209 (1927)); None out of 0."""
+    if of == 0:
+        return {"n": n, "of": of, "share": None, "low": None, "high": None}
+    p, z2 = n / of, Z_95**2
+    middle, scale = (p + z2 / (2 * of)), 1 + z2 / of
+    half = Z_95 * sqrt(p * (1 - p) / of + z2 / (4 * of**2))
+    low, high = (middle - half) / scale, (middle + half) / scale
+    return {"n": n, "of": of, "share": p, "low": 0.0 if n == 0 else low, "high": 1.0 if n == of else high}
+
+
+def mean(values: np.ndarray) -> dict[str, Any]:
+    """Mean of the finite values and its standard error; None where there are too few."""
+    finite = values[np.isfinite(values)]
+    n = len(finite)
+    return {
+        "n": n,
+        "mean": float(np.mean(finite)) if n else None,
+        "standard_error": float(np.std(finite, ddof=1) / sqrt(n)) if n > 1 else None,
+    }
+
 
 def reproduction(originals: Sequence[Any], decoded: Sequence[Any | None]) -> dict[str, Any]:
     """Share of structures that decoding their own code gives back, at both matcher settings.
 
-    ``decoded`` holds None where there was no valid structure; it counts as a failure.
+    ``decoded`` holds None where there was no valid structure; it counts as a failure. ``*_low`` and ``*_high`` bound
+    the 95% Wilson interval.
     """
     out: dict[str, Any] = {"n": len(originals)}
     for name, settings in (("strict", STRICT), ("cdvae", CDVAE)):
         matcher = Matcher(settings)
         found = sum(b is not None and matcher.matches(a, b) for a, b in zip(originals, decoded, strict=True))
-        out[f"n_{name}"] = found
-        out[name] = found / len(originals) if originals else None
+        counted = share(found, len(originals))
+        out |= {f"n_{name}": found, name: counted["share"]}
+        out |= {f"{name}_low": counted["low"], f"{name}_high": counted["high"]}
     return out
 
 

@@ -10,7 +10,11 @@ from voxtal.structures.structure_set import FORMATION_ENERGY, METHOD, SOURCE, SP
 
 
 def augmented(
-    training: StructureSet, labelled: StructureSet, source: str, max_formation_energy: float
+    training: StructureSet,
+    labelled: StructureSet,
+    source: str,
+    max_formation_energy: float,
+    leave_other_labels: bool = False,
 ) -> tuple[StructureSet, dict[str, int]]:
     """``training`` and what of ``labelled`` is new to it.
 
@@ -24,6 +28,9 @@ def augmented(
         Becomes the provenance ``source`` of what is added.
     max_formation_energy : float
         Higher ones are left out, eV/atom.
+    leave_other_labels : bool
+        Where the labels are by another method than the training set's, add the structures without their labels instead
+        of refusing them: autoencoders and generators learn from them, constraints do not.
 
     Returns
     -------
@@ -37,7 +44,13 @@ def augmented(
     UserError
         The labels are not all of one method, or there are none.
     """
-    _refuse_other_methods(training, labelled)
+    before, new = _methods(training), _known_methods(labelled)
+    same = not before or not new or before == new
+    if len(new) > 1 or not (same or leave_other_labels):
+        raise UserError(
+            f"The training set's labels are by {_names(before)}, those to add by {_names(new)}: formation energies of "
+            "different methods must not be mixed. Label both with one calculator."
+        )
     energies = labelled.properties[FORMATION_ENERGY]
     has_label = np.isfinite(energies)
     low = has_label & (energies <= max_formation_energy)
@@ -48,6 +61,8 @@ def augmented(
     known = np.array([match is not None for match in find_known(chosen, training, matcher)], dtype=bool)
     repeated = np.asarray(first_of_duplicates(chosen, matcher), dtype=int) != np.arange(len(chosen))
     added = chosen.subset(np.flatnonzero(~known & ~repeated))
+    if not same:
+        added = added.without_labels()
     added = added.with_columns(provenance={SPLIT: ["train"] * len(added), SOURCE: [source] * len(added)})
     counts = {
         "added": len(added),
@@ -59,15 +74,10 @@ def augmented(
     return StructureSet.concatenate([training, added]), counts
 
 
-def _refuse_other_methods(training: StructureSet, labelled: StructureSet) -> None:
+def _known_methods(labelled: StructureSet) -> set[str]:
     if FORMATION_ENERGY not in labelled.properties:
         raise UserError("The structures to add carry no formation energies; label them with `voxtal relax`.")
-    before, new = _methods(training), _methods(labelled)
-    if len(new) > 1 or (before and new and before != new):
-        raise UserError(
-            f"The training set's labels are by {_names(before)}, those to add by {_names(new)}: formation energies of "
-            "different methods must not be mixed. Label both with one calculator."
-        )
+    return _methods(labelled)
 
 
 def _methods(structures: StructureSet) -> set[str]:

@@ -18,7 +18,7 @@ dataset             shape, type         meaning
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +41,7 @@ METHOD = "method"
 STATUS = "status"
 """Provenance: how the relaxation ended, ``converged`` or ``unconverged``."""
 SPLIT = "split"
-"""Provenance: ``train`` or ``heldout``."""
+"""Provenance: ``train``, ``validation`` or ``heldout``."""
 SOURCE = "source"
 """Provenance: where the structure came from (a prototype, a file and row, a candidate id)."""
 
@@ -118,6 +118,11 @@ class StructureSet:
             self.properties | {k: np.asarray(v, dtype=np.float64) for k, v in (properties or {}).items()},
             self.provenance | {k: _text(v) for k, v in (provenance or {}).items()},
         )
+
+    def without_labels(self) -> StructureSet:
+        """A copy of structures and where they come from: no properties, nor how those were made."""
+        kept = {name: text for name, text in self.provenance.items() if name not in (METHOD, STATUS)}
+        return replace(self, properties={}, provenance=kept)
 
     @classmethod
     def from_structures(

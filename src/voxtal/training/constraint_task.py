@@ -2,60 +2,74 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
-from torch.nn import functional as F
 
 from voxtal.config import ModelConfig
 from voxtal.models.build import build, record
 from voxtal.models.constraint import Constraint
 from voxtal.parallel.data_parallel import DataParallel
+from voxtal.representations.crystal_graph import GraphLayout
 from voxtal.training.device import Arithmetic
+from voxtal.training.losses import constraint_loss
 from voxtal.training.trainer import batch_rows, cosine_rate, descend
 
-GRAPH_NOISE = 0.3
-"""Standard deviation of the noise on graphs in training (laptop): a few hundred labels are soon known by heart."""
-_VALIDATION_SHARE = 1 / 9
-"""Of the rows that are not held out: with a tenth held out, the published 80/10/10 split."""
+GRAPH_NOISE = 0.05
+"""Standard deviation of the noise on graphs in training (laptop): a generator's codes are only near a crystal's."""
+MANY_ZEROS = 0.1
+"""Share of targets from which on the network learns zero or not apart from how much."""
 
 
 class ConstraintTask:
-    """Graphs (n, side, side) against targets (n,); the weights with the lowest validation error are kept."""
+    """Graphs (n, side, side) of a layout against targets (n,), but for the rows of ``validation``.
+
+    ``threshold``: smallest root mean square of a present element's code.
+
+    The weights with the lowest error on those are kept, the last ones where there are none.
+    """
 
     def __init__(
         self,
         architecture: str,
         config: ModelConfig,
+        layout: GraphLayout,
+        threshold: float,
         graphs: np.ndarray,
         targets: np.ndarray,
         arithmetic: Arithmetic,
         parallel: DataParallel,
         seed: int,
+        validation: Sequence[int] | np.ndarray = (),
     ) -> None:
         self.architecture = architecture
         self.published = architecture.startswith("paper")
-        self.sizes = {"side": graphs.shape[-1]} | ({} if self.published else {"width": config.width})
+        self.validation = np.asarray(validation, dtype=np.int64)
+        self.training = np.setdiff1d(np.arange(len(graphs)), self.validation)
+        known = targets[self.training]
+        two = MANY_ZEROS <= np.mean(known == 0) < 1
+        self.sizes: dict[str, Any] = {"side": layout.side}
+        if not self.published:
+            self.sizes = {"elements": list(layout.elements), "threshold": threshold, "width": config.width}
+            self.sizes |= {"lattice_latent": layout.lattice_latent, "sites_latent": layout.sites_latent}
+        self.sizes |= {"outputs": 2} if two else {}
         torch.manual_seed(seed)
         self.network: Constraint = arithmetic.place(build(architecture, **self.sizes))  # type: ignore[assignment]
         self.optimizer = torch.optim.AdamW(
             self.network.parameters(),
             lr=config.learning_rate,
-            weight_decay=0.0 if self.published else 0.3,
+            weight_decay=0.0 if self.published else 0.05,
             fused=True,
         )
         self.modules: Mapping[str, nn.Module] = {"network": self.network}
         self.optimizers: Mapping[str, torch.optim.Optimizer] = {"network": self.optimizer}
         self.config, self.steps, self.seed, self.parallel = config, config.steps, seed, parallel
-        order = np.random.default_rng([seed, 2]).permutation(len(graphs))
-        n_validation = min(round(_VALIDATION_SHARE * len(graphs)), len(graphs) - 1)
-        self.validation, self.training = order[:n_validation], order[n_validation:]
         self.graphs = torch.from_numpy(graphs).to(arithmetic.device)
         self.targets = torch.from_numpy(targets.astype(np.float32)).to(arithmetic.device)
-        self.network.set_scale(self.targets[self.training])
+        self.network.set_scale(torch.from_numpy((known[known != 0] if two else known).astype(np.float32)))
 
     def step(self, index: int, rng: np.random.Generator) -> dict[str, float]:
         chosen = self.training[batch_rows(len(self.training), self.config.batch_size, index, self.seed)]
@@ -65,8 +79,7 @@ class ConstraintTask:
             graphs = graphs + GRAPH_NOISE * share.randn(*graphs.shape[1:], device=graphs.device)
             for group in self.optimizer.param_groups:
                 group["lr"] = cosine_rate(self.config.learning_rate, index, self.steps)
-        scale = self.network.scale
-        loss = F.smooth_l1_loss(self.network(graphs) / scale, targets / scale)
+        loss = constraint_loss(self.network.outputs(graphs), targets, self.network.mean, self.network.scale)
         descend(loss, self.optimizer, share)
         return {"loss": float(loss.detach())}
 

@@ -1,4 +1,4 @@
-"""Training of CCDCGAN: generator against discriminator, with the frozen constraint as a third teacher."""
+"""Training of CCDCGAN: generator against discriminator, with frozen constraints as further teachers."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from voxtal.training.losses import (
     discriminator_loss,
     generator_loss,
     gradient_penalty,
+    objective_term,
     relativistic_loss,
 )
 from voxtal.training.trainer import batch_rows, descend
@@ -34,10 +35,10 @@ AVERAGING = 0.995
 
 
 class GANTask:
-    """Graphs (n, side, side) to learn to imitate; ``constraint`` predicts their formation energy.
+    """Graphs (n, side, side) to learn to imitate; ``constraints`` predict each property of ``config.objectives``.
 
     ``paper-*``: eqs. 1 and 2 with the published networks. ``laptop-*``: dense networks, pairwise relativistic loss
-    with gradient penalties on both sides, averaged weights; the constraint's term of eq. 2 is the same.
+    with gradient penalties on both sides, averaged weights; the constraints' terms of eq. 2 are the same.
     """
 
     def __init__(
@@ -45,7 +46,7 @@ class GANTask:
         preset: str,
         config: GANConfig,
         graphs: np.ndarray,
-        constraint: Constraint,
+        constraints: Mapping[str, Constraint],
         arithmetic: Arithmetic,
         parallel: DataParallel,
         seed: int,
@@ -59,7 +60,10 @@ class GANTask:
         self.generator = arithmetic.place(build(self.architecture, **self.sizes))
         self.discriminator = arithmetic.place(build(f"{preset}-discriminator", **discriminator_sizes))
         self.average: nn.Module = copy.deepcopy(self.generator).requires_grad_(False)
-        self.constraint = arithmetic.place(constraint.eval().requires_grad_(False))
+        self.constraints = {
+            objective.property: arithmetic.place(constraints[objective.property].eval().requires_grad_(False))
+            for objective in config.objectives
+        }
         betas = (0.5, 0.999) if self.published else (0.0, 0.99)
         adam = partial(torch.optim.Adam, lr=config.learning_rate, betas=betas, fused=True)
         self.generator_optimizer = adam(self.generator.parameters())
@@ -84,12 +88,12 @@ class GANTask:
         generated = self.generator(share.randn(self.config.noise, device=self.device))
         discriminator = self._teach_discriminator(original, generated.detach(), share)
         self.discriminator.requires_grad_(False)
-        generator, energy = self._teach_generator(original, generated, share)
+        generator = self._teach_generator(original, generated, share)
         self.discriminator.requires_grad_(True)
         self._average_weights()
+        losses = {**generator, "discriminator_loss": discriminator}
         # at the end and at once: reading a number waits for the GPU
-        values = torch.stack([generator, generator, discriminator, energy]).tolist()
-        return dict(zip(("loss", "generator_loss", "discriminator_loss", "formation_energy"), values, strict=True))
+        return dict(zip(losses, torch.stack(list(losses.values())).tolist(), strict=True))
 
     def _teach_discriminator(self, original: Tensor, generated: Tensor, share: Share) -> Tensor:
         if self.published:
@@ -101,16 +105,21 @@ class GANTask:
         descend(loss, self.discriminator_optimizer, share)
         return loss.detach()
 
-    def _teach_generator(self, original: Tensor, generated: Tensor, share: Share) -> tuple[Tensor, Tensor]:
-        energy = self.constraint(generated)
+    def _teach_generator(self, original: Tensor, generated: Tensor, share: Share) -> dict[str, Tensor]:
+        """Of each property the mean prediction under its name, and its term of the loss as ``NAME_loss``."""
         if self.published:
-            loss = generator_loss(self.discriminator(generated), energy, self.config.energy_weight)
+            loss = generator_loss(self.discriminator(generated))
         else:
             logits = self.discriminator(_blurred(generated, share))
             loss = relativistic_loss(logits, self.discriminator(_blurred(original, share)).detach())
-            loss = loss + self.config.energy_weight * torch.exp(energy).mean()
+        logged: dict[str, Tensor] = {}
+        for objective in self.config.objectives:
+            predicted = self.constraints[objective.property](generated)
+            term = objective.weight * objective_term(objective, predicted).mean()
+            loss = loss + term
+            logged |= {objective.property: predicted.mean(), f"{objective.property}_loss": term}
         descend(loss, self.generator_optimizer, share)
-        return loss.detach(), energy.detach().mean()
+        return {name: value.detach() for name, value in {"loss": loss, "generator_loss": loss, **logged}.items()}
 
     @torch.no_grad()
     def _average_weights(self) -> None:

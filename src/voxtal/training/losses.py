@@ -6,8 +6,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from voxtal.config import ObjectiveConfig
+
 _OCCUPIED_WEIGHT = 20.0
 """Extra weight of a full voxel: one in a few hundred is not empty."""
+_LINEAR_FROM = 5.0
+"""Where exp(s) goes on as its tangent: no crystal has E_f = 5 eV/atom, and far from a target exp overflows."""
 
 
 def squared_error(logits: Tensor, images: Tensor) -> Tensor:
@@ -25,6 +29,20 @@ def weighted_cross_entropy(logits: Tensor, images: Tensor) -> Tensor:
     return torch.mean(loss * (1 + _OCCUPIED_WEIGHT * targets))
 
 
+def constraint_loss(outputs: Tensor, targets: Tensor, mean: Tensor, scale: Tensor) -> Tensor:
+    """Error of a constraint's outputs (batch, 1 or 2) on targets (batch,), in units of ``scale`` about ``mean``.
+
+    Squared for small errors and absolute for large ones. Of two outputs the second is the logit of the target not being
+    zero, and the first is only judged where it is not.
+    """
+    error = F.smooth_l1_loss(outputs[:, 0], (targets - mean) / scale, reduction="none")
+    if outputs.shape[1] == 1:
+        return error.mean()
+    there = (targets != 0).float()
+    # means over the batch: a mean over those that are there would be another one on each rank
+    return (there * error).mean() + F.binary_cross_entropy_with_logits(outputs[:, 1], there)
+
+
 def discriminator_loss(original: Tensor, generated: Tensor) -> Tensor:
     """Eq. 1 as cross-entropy on logits: D -> 0 for original graphs and 1 for generated ones."""
     return 0.5 * (
@@ -33,9 +51,27 @@ def discriminator_loss(original: Tensor, generated: Tensor) -> Tensor:
     )
 
 
-def generator_loss(generated: Tensor, formation_energy: Tensor, weight: float) -> Tensor:
-    """Eq. 2: 1/2 E[D(z)] + omega E[exp(E_f(z))], D from logits."""
-    return 0.5 * torch.sigmoid(generated).mean() + weight * torch.exp(formation_energy).mean()
+def generator_loss(generated: Tensor) -> Tensor:
+    """First term of eq. 2: 1/2 E[D(z)], D from logits."""
+    return 0.5 * torch.sigmoid(generated).mean()
+
+
+def objective_term(objective: ObjectiveConfig, predicted: Tensor) -> Tensor:
+    """exp(s) (batch,) of eq. 2's other terms, for predictions (batch,) in the property's unit.
+
+    s is the prediction where it should be low (the published term: exp(E_f)), minus it where it should be high, its
+    distance to a target, or its distance to a range, each over the objective's scale.
+    """
+    if objective.range is not None:
+        lowest, highest = objective.range
+        distance = F.relu(lowest - predicted) + F.relu(predicted - highest)
+    elif objective.target is not None:
+        distance = (predicted - objective.target).abs()
+    else:
+        distance = predicted if objective.goal == "low" else -predicted
+    s = distance / objective.scale
+    beyond = F.relu(s - _LINEAR_FROM)
+    return torch.exp(s - beyond) * (1 + beyond)
 
 
 def relativistic_loss(better: Tensor, worse: Tensor) -> Tensor:

@@ -6,58 +6,61 @@ import hashlib
 import json
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from functools import partial
 from typing import Any
 
 import numpy as np
-import torch
 
-from voxtal.config import AutoencoderConfig
-from voxtal.data.batches import densify
-from voxtal.data.dataset import SparseBatch, VoxelDataset
+from voxtal.config import AutoencoderConfig, Config
+from voxtal.data.dataset import VoxelDataset
 from voxtal.data.graphs import GraphSet
 from voxtal.errors import UserError
-from voxtal.models.autoencoder import VoxelAutoencoder
-from voxtal.models.build import restore
-from voxtal.models.constraint import Constraint
 from voxtal.parallel.communicator import on_root
 from voxtal.parallel.data_parallel import DataParallel
 from voxtal.representations.crystal_graph import PAPER_ELEMENTS, GraphLayout
 from voxtal.runs import RoundPaths, Run, sha256_of
-from voxtal.structures.structure_set import FORMATION_ENERGY, SPLIT, StructureSet
-from voxtal.training.autoencoder_task import AutoencoderTask
+from voxtal.structures.splits import VALIDATION, in_split, training_rows
+from voxtal.structures.structure_set import StructureSet
+from voxtal.training.autoencoders import autoencoder_task
 from voxtal.training.checkpoint import load
 from voxtal.training.constraint_task import ConstraintTask
 from voxtal.training.device import Arithmetic
+from voxtal.training.encode import lattice_codes, sites_codes
 from voxtal.training.gan_task import GANTask
+from voxtal.training.objectives import constraint_of, labels, load_constraints, property_of
 from voxtal.training.trainer import Task, is_trained, train
 
 MODELS = ("lattice-ae", "sites-ae", "constraint", "ccdcgan")
-HELDOUT = "heldout"
-_ENCODE_BATCH = 64
+"""``constraint`` is that of the formation energy; those of other properties are called ``constraint-NAME``."""
 
 Progress = Callable[[str, int], AbstractContextManager[Callable[..., None]]]
+Say = Callable[[str], None]
 
 
 def train_model(
-    run: Run, paths: RoundPaths, model: str, progress: Progress, parallel: DataParallel | None = None
+    run: Run,
+    paths: RoundPaths,
+    model: str,
+    progress: Progress,
+    parallel: DataParallel | None = None,
+    say: Say = lambda _text: None,
 ) -> bool:
     """Train one model of a round to its end; False where that was done already. Collective.
 
     Raises
     ------
     UserError
-        Unknown model, or what it is trained on is not there yet.
+        Unknown model or property, or what it is trained on is not there yet.
     Interrupted
         A stop signal came; the same call carries on.
     """
-    if model not in MODELS:
+    if model not in MODELS and property_of(model) is None:
         raise UserError(f"There is no model {model!r} to train; models are {', '.join(MODELS)}.")
     make = {
         "lattice-ae": _autoencoder,
         "sites-ae": _autoencoder,
-        "constraint": _constraint,
         "ccdcgan": _gan,
-    }[model]
+    }.get(model, partial(_constraint, say=say))
     folder = paths.train(model)
     parallel = parallel or DataParallel()
     task, fingerprint = make(run, paths, model, parallel)
@@ -78,19 +81,19 @@ def encode_graphs(run: Run, paths: RoundPaths) -> GraphSet:
     if paths.graphs.is_file() and (known := GraphSet.read(paths.graphs)).fingerprint == fingerprint:
         return known
     arithmetic = Arithmetic.of(run.config.train)
-    lattice_codes = _encode(lattice_saved, dataset.lattice_sparse, dataset.n_structures, arithmetic)
-    image_codes = _encode(sites_saved, dataset.sites_sparse, dataset.n_images, arithmetic)
+    cell_codes = lattice_codes(lattice_saved, dataset, arithmetic)
+    image_codes = sites_codes(sites_saved, dataset, arithmetic)
     elements = (
         PAPER_ELEMENTS if run.config.preset == "paper" else tuple(int(z) for z in np.unique(dataset.image_numbers))
     )
-    layout = GraphLayout(elements, lattice_codes.shape[1], image_codes.shape[1])
-    sites_codes = np.zeros((dataset.n_structures, len(elements), layout.sites_latent), dtype=np.float32)
-    sites_codes[dataset.image_structure, np.searchsorted(elements, dataset.image_numbers)] = image_codes
+    layout = GraphLayout(elements, cell_codes.shape[1], image_codes.shape[1])
+    by_element = np.zeros((dataset.n_structures, len(elements), layout.sites_latent), dtype=np.float32)
+    by_element[dataset.image_structure, np.searchsorted(elements, dataset.image_numbers)] = image_codes
     strength = np.sqrt(np.mean(image_codes**2, axis=1))
     graphs = GraphSet(
         layout,
         dataset.rows,
-        layout.pack(lattice_codes, sites_codes),
+        layout.pack(cell_codes, by_element),
         float(strength.min() / 2),
         fingerprint,
     )
@@ -98,47 +101,24 @@ def encode_graphs(run: Run, paths: RoundPaths) -> GraphSet:
     return graphs
 
 
-def training_rows(structures: StructureSet, rows: np.ndarray) -> np.ndarray:
-    """Which of ``rows`` (of the structure set) are trained on: (n,) bool."""
-    split = structures.provenance.get(SPLIT)
-    return np.ones(len(rows), dtype=bool) if split is None else split[rows] != HELDOUT
-
-
-@torch.no_grad()
-def _encode(saved: dict[str, Any], read: Callable, n: int, arithmetic: Arithmetic) -> np.ndarray:
-    network: VoxelAutoencoder = arithmetic.place(restore(saved))  # type: ignore[assignment]
-    codes = []
-    for first in range(0, n, _ENCODE_BATCH):
-        batch = read(np.arange(first, min(first + _ENCODE_BATCH, n)))
-        codes.append(network.encode(densify(batch, arithmetic.device, torch.float32)).float().cpu().numpy())
-    return np.concatenate(codes) if codes else np.empty((0, saved["sizes"]["latent"]), dtype=np.float32)
-
-
 def _autoencoder(run: Run, paths: RoundPaths, model: str, parallel: DataParallel) -> tuple[Task, str]:
     config = run.config
-    kind = model.removesuffix("-ae")
-    size: AutoencoderConfig = config.train.sites_ae if kind == "sites" else config.train.lattice_ae
+    size = config.train.sites_ae if model == "sites-ae" else config.train.lattice_ae
     dataset = VoxelDataset(paths.voxels, config.voxels)
-    trained_on = training_rows(StructureSet.read(paths.structures), dataset.rows)
-    read: Callable[[np.ndarray], SparseBatch]
-    if kind == "sites":
-        read, grid = dataset.sites_sparse, config.voxels.sites_grid
-        rows = np.flatnonzero(trained_on[dataset.image_structure])
-    else:
-        read, grid = dataset.lattice_sparse, config.voxels.lattice_grid
-        rows = np.flatnonzero(trained_on)
-    _require(len(rows), f"{paths.voxels} holds no {kind} image to train on; see its list of bad rows.")
-    architecture = f"{config.preset}-{model}"
-    sizes = {"grid": grid, "width": size.width, "latent": size.latent}
+    rows = training_rows(StructureSet.read(paths.structures), dataset.rows)
+    if model == "sites-ae":
+        rows = rows[dataset.image_structure]
+    _require(rows.sum(), f"{paths.voxels} holds no image to train {model} on; see its list of bad rows.")
+    architecture = f"{config.preset if size.network == 'voxels' else 'atoms'}-{model}"
+    sizes = {"width": size.width, "latent": size.latent, **_size_of_images(config, size, model, dataset)}
     start = _previous(run, paths, model, architecture, sizes)
-    steps = size.steps if start is None else max(1, round(size.steps * config.train.warm_start_fraction))
-    task = AutoencoderTask(
+    task = autoencoder_task(
         architecture,
         sizes,
         size,
-        steps,
-        read,
-        rows,
+        size.steps if start is None else max(1, round(size.steps * config.train.warm_start_fraction)),
+        dataset,
+        np.flatnonzero(rows),
         Arithmetic.of(config.train, parallel.local_rank),
         parallel,
         config.seed,
@@ -148,6 +128,16 @@ def _autoencoder(run: Run, paths: RoundPaths, model: str, parallel: DataParallel
     if start is not None:
         inputs.append(sha256_of(run.round(paths.index - 1).train(model) / "best.pt"))
     return task, _fingerprint(run, size, *inputs)
+
+
+def _size_of_images(config: Config, size: AutoencoderConfig, model: str, dataset: VoxelDataset) -> dict[str, int]:
+    """What a network is built for besides its own width and latent: the grid, or the most atoms of one element."""
+    if size.network == "voxels":
+        return {"grid": getattr(config.voxels, f"{model.removesuffix('-ae')}_grid")}
+    if model == "lattice-ae":
+        return {}
+    counts = np.bincount(dataset.atoms(np.arange(dataset.n_images)).batch_index)
+    return {"atoms": max(config.structures.max_atoms, int(counts.max()))}
 
 
 def _previous(
@@ -164,42 +154,50 @@ def _previous(
     return saved if same else None
 
 
-def _constraint(run: Run, paths: RoundPaths, model: str, parallel: DataParallel) -> tuple[Task, str]:
+def _constraint(run: Run, paths: RoundPaths, model: str, parallel: DataParallel, say: Say) -> tuple[Task, str]:
     graphs, structures = GraphSet.read(paths.graphs), StructureSet.read(paths.structures)
-    targets = structures.properties.get(FORMATION_ENERGY, np.full(len(structures), np.nan))[graphs.rows]
-    usable = training_rows(structures, graphs.rows) & np.isfinite(targets)
-    _require(
-        usable.sum(),
-        f"{paths.structures} has no formation energies to train a constraint on; label it with `voxtal relax`.",
-    )
+    name = property_of(model) or ""
+    targets = labels(structures, name, paths.structures)[graphs.rows]
+    trained_on = training_rows(structures, graphs.rows)
+    usable = trained_on & np.isfinite(targets)
+    _require(usable.sum(), f"{paths.structures}: no structure that may be trained on has a finite {name}.")
+    if parallel.rank == 0 and usable.sum() < trained_on.sum():
+        without = trained_on.sum() - usable.sum()
+        say(f"{model}: {without} of {trained_on.sum()} structures have no finite {name} and are left out")
+    validation = in_split(structures, graphs.rows, VALIDATION) & np.isfinite(targets)
+    read = usable | validation
     config = run.config.train.constraint
     task = ConstraintTask(
         f"{run.config.preset}-constraint",
         config,
-        graphs.graphs[usable],
-        targets[usable],
+        graphs.layout,
+        graphs.presence_threshold,
+        graphs.graphs[read],
+        targets[read],
         Arithmetic.of(run.config.train, parallel.local_rank),
         parallel,
         run.config.seed,
+        validation=np.flatnonzero(validation[read]),
     )
     return task, _fingerprint(run, config, graphs.fingerprint, sha256_of(paths.structures))
 
 
 def _gan(run: Run, paths: RoundPaths, model: str, parallel: DataParallel) -> tuple[Task, str]:
     graphs, structures = GraphSet.read(paths.graphs), StructureSet.read(paths.structures)
-    constraint_path = paths.train("constraint") / "best.pt"
-    constraint: Constraint = restore(load(constraint_path, "voxtal train constraint"))  # type: ignore[assignment]
     config = run.config.train.ccdcgan
+    properties = [objective.property for objective in config.objectives]
+    constraints = load_constraints(paths, properties)
     task = GANTask(
         run.config.preset,
         config,
         graphs.graphs[training_rows(structures, graphs.rows)],
-        constraint,
+        constraints,
         Arithmetic.of(run.config.train, parallel.local_rank),
         parallel,
         run.config.seed,
     )
-    return task, _fingerprint(run, config, graphs.fingerprint, sha256_of(constraint_path))
+    inputs = [sha256_of(paths.train(constraint_of(name)) / "best.pt") for name in properties]
+    return task, _fingerprint(run, config, graphs.fingerprint, *inputs)
 
 
 def _require(n: int, message: str) -> None:

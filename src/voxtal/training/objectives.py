@@ -1,0 +1,108 @@
+"""The properties that a round predicts and steers by: their constraints, and a score of predictions."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Mapping
+
+import numpy as np
+import torch
+
+from voxtal.config import GANConfig, ObjectiveConfig
+from voxtal.errors import UserError
+from voxtal.models.build import restore
+from voxtal.models.constraint import Constraint
+from voxtal.runs import RoundPaths
+from voxtal.structures.structure_set import FORMATION_ENERGY, StructureSet
+from voxtal.training.checkpoint import load
+from voxtal.training.losses import objective_term
+from voxtal.training.trainer import TRAINED
+
+_CONSTRAINT = "constraint"
+
+
+def properties_of(config: GANConfig) -> tuple[str, ...]:
+    """Properties that are predicted: the formation energy, which screening and reports need, and every objective's."""
+    return tuple(dict.fromkeys((FORMATION_ENERGY, *(objective.property for objective in config.objectives))))
+
+
+def constraint_of(property_: str) -> str:
+    """Name of a property's constraint among the models: ``constraint`` for the formation energy, as published."""
+    return _CONSTRAINT if property_ == FORMATION_ENERGY else f"{_CONSTRAINT}-{property_}"
+
+
+def property_of(model: str) -> str | None:
+    """The property that a model of this name predicts; None where it is no constraint."""
+    if model == _CONSTRAINT:
+        return FORMATION_ENERGY
+    prefix, _, property_ = model.partition("-")
+    return property_ if prefix == _CONSTRAINT and property_ else None
+
+
+def labels(structures: StructureSet, property_: str, where: object) -> np.ndarray:
+    """The values (n,) of a property, NaN where unknown.
+
+    Raises
+    ------
+    UserError
+        ``where``, the file of the structures, has no such column, or no value in it.
+    """
+    column = structures.properties.get(property_)
+    if column is not None and np.isfinite(column).any():
+        return column
+    if property_ == FORMATION_ENERGY:
+        raise UserError(f"{where} has no formation energies to train a constraint on; label it with `voxtal relax`.")
+    if column is not None:
+        raise UserError(f"{where} has no finite value of {property_} to train a constraint on.")
+    known = sorted(structures.properties)
+    near = difflib.get_close_matches(property_, known, n=1, cutoff=0.5)
+    hint = f" Did you mean {near[0]!r}?" if near else ""
+    raise UserError(
+        f"{where} has no numeric column {property_!r}.{hint} Its numeric columns: {', '.join(known) or 'none'}."
+    )
+
+
+def load_constraints(paths: RoundPaths, properties: Iterable[str]) -> dict[str, Constraint]:
+    """The trained constraint of each property.
+
+    Raises
+    ------
+    UserError
+        One has not been trained, or its file is damaged.
+    """
+    return {
+        name: restore(load(paths.train(constraint_of(name)) / "best.pt", training_command(name)))  # type: ignore[misc]
+        for name in properties
+    }
+
+
+def training_command(property_: str) -> str:
+    """What trains a property's constraint."""
+    option = "" if property_ == FORMATION_ENERGY else f" --property {property_}"
+    return f"voxtal train {_CONSTRAINT}{option}"
+
+
+def untrained(paths: RoundPaths, properties: Iterable[str]) -> list[str]:
+    """Those of ``properties`` whose constraint has not been trained, or not to its end."""
+    out = []
+    for name in properties:
+        folder = paths.train(constraint_of(name))
+        begun = (folder / "checkpoints").is_dir() and not (folder / TRAINED).is_file()
+        if begun or not (folder / "best.pt").is_file():
+            out.append(name)
+    return out
+
+
+def scores(objectives: Iterable[ObjectiveConfig], predicted: Mapping[str, np.ndarray]) -> np.ndarray:
+    """How far candidates (n,) are from what is asked, by the sum of eq. 2's terms: lower is better.
+
+    Objectives that all have weight 0 count alike: what the generator is not pushed to can still be chosen.
+    """
+    asked = list(objectives)
+    equal = not any(objective.weight for objective in asked)
+    terms = [
+        (1.0 if equal else objective.weight)
+        * objective_term(objective, torch.from_numpy(np.asarray(predicted[objective.property], dtype=np.float64)))
+        for objective in asked
+    ]
+    return torch.stack(terms).sum(0).numpy()
