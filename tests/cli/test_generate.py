@@ -57,16 +57,16 @@ def test_restricted_attempts_lie_apart_and_are_told_apart(trained_run: Run) -> N
     """Fragments of alloys, with the gold left out, would pass for copper that was drawn as such."""
     paths = trained_run.round(0)
     assert voxtal(trained_run, "generate", "-n", "24").exit_code == 0
-    answer = voxtal(trained_run, "generate", "-n", "24", "--exclude", "Au", "--max-atoms", "2")
+    answer = voxtal(trained_run, "generate", "-n", "24", "--exclude", "Au", "--max-atoms", "1")
     assert answer.exit_code == 0
-    apart = StructureSet.read(paths.candidates.parent / "without-Au_up-to-2-atoms" / "candidates.h5")
+    apart = StructureSet.read(paths.candidates.parent / "without-Au_up-to-1-atoms" / "candidates.h5")
     assert set(apart.numbers.tolist()) <= {29}
     drawn = int(np.sum(apart.provenance["drawn_system"] == "Cu"))
     assert f"with no element added or left out: {drawn} attempts" in answer.output
     assert drawn < 24
     valid = apart.provenance["reason"] == ""
-    assert np.diff(apart.offsets)[valid].max(initial=0) <= 2
-    assert np.diff(StructureSet.read(paths.candidates).offsets).max() > 2
+    assert np.diff(apart.offsets)[valid].max(initial=0) <= 1
+    assert np.diff(StructureSet.read(paths.candidates).offsets).max() > 1
 
 
 def test_no_attempts_are_refused(trained_run: Run) -> None:
