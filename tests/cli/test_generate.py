@@ -87,8 +87,11 @@ def test_evaluate_judges_models_and_attempts(trained_run: Run) -> None:
         assert len(list(csv.DictReader(handle))) == 24
 
 
-def test_evaluate_without_candidates_says_what_makes_them(trained_run: Run) -> None:
-    """A user who evaluates before generating."""
+def test_models_are_judged_before_there_are_candidates(trained_run: Run) -> None:
+    """A user who wants to know whether to train on, and would have to generate first."""
     answer = voxtal(trained_run, "evaluate")
-    assert isinstance(answer.exception, UserError)
-    assert re.search(r"No candidates at .*candidates\.h5.*voxtal generate", str(answer.exception))
+    assert answer.exit_code == 0, answer.output
+    assert "Reproduction" in answer.output
+    assert re.search(r"Constraint\n.*\n +train", answer.output)
+    assert re.search(r"no candidates at .*candidates\.h5.*voxtal generate", answer.output)
+    assert not trained_run.round(0).evaluation.exists()

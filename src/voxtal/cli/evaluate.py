@@ -16,7 +16,7 @@ from voxtal.errors import UserError
 if TYPE_CHECKING:
     from voxtal.data.schema import Settings
     from voxtal.parallel.communicator import Communicator
-    from voxtal.runs import RoundPaths
+    from voxtal.runs import RoundPaths, Run
 
 
 class Baseline(StrEnum):
@@ -100,6 +100,8 @@ def evaluate(
 ) -> None:
     """Judge a round: reproduction, constraint error, valid / unique / novel, and what relaxation did.
 
+    Before anything is generated, only the models are judged.
+
     With --structures and --known, judge any attempts instead: valid, unique, novel, stable, out of all of them. Without
     those two but with --relax, --systems or --baseline, the attempts are the round's.
 
@@ -174,10 +176,14 @@ def _evaluate_round(
             stack.enter_context(exclusive(paths.screen, "voxtal evaluate"))
 
         on_root(communicator, lock)
+        if not on_root(communicator, paths.candidates.is_file):
+            on_root(communicator, lambda: _evaluate_models(opened, paths))
+            return
         evaluation = screen(opened, paths, progress, typer.echo, communicator)
 
     def conclude() -> None:
-        _print_evaluation(evaluation)
+        _print_models(evaluation)
+        _print_attempts(evaluation)
         _draw_learning([paths, *others], paths.report)
         if relaxed_path(paths).is_file() and paths.hull.is_file():
             from voxtal.cli.round import print_summary
@@ -185,6 +191,14 @@ def _evaluate_round(
             print_summary(summarize(opened, paths, {}))
 
     on_root(communicator, conclude)
+
+
+def _evaluate_models(run: Run, paths: RoundPaths) -> None:
+    """What there is to judge before anything is generated."""
+    from voxtal.screening.evaluate import evaluate_models
+
+    _print_models(evaluate_models(run, paths, progress))
+    typer.echo(f"There are no candidates at {paths.candidates} to judge yet; make them with `voxtal generate`.")
 
 
 def _draw_learning(drawn: list[RoundPaths], folder: Path) -> None:
@@ -208,7 +222,7 @@ def _draw_learning(drawn: list[RoundPaths], folder: Path) -> None:
     typer.echo(f"{folder}: learning-curves.png, parity.png")
 
 
-def _print_evaluation(evaluation: dict[str, Any]) -> None:
+def _print_models(evaluation: dict[str, Any]) -> None:
     rows = [
         (name, part["n"], _reproduced(part, "strict"), _reproduced(part, "cdvae"))
         for name, part in evaluation["reproduction"].items()
@@ -225,6 +239,9 @@ def _print_evaluation(evaluation: dict[str, Any]) -> None:
     ]
     if others:
         print_table("Constraints of other properties", ["property", "structures", "n", "MAE", "R2"], others)
+
+
+def _print_attempts(evaluation: dict[str, Any]) -> None:
     print_table("Attempts", ["passed", "n"], list(evaluation["funnel"].items()))
     if evaluation["invalid_reasons"]:
         print_table("Invalid", ["reason", "n"], list(evaluation["invalid_reasons"].items()))
