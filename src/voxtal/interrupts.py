@@ -4,32 +4,61 @@ from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 
 
-@contextmanager
-def deferred_stop() -> Iterator[Callable[[], str | None]]:
-    """While the block runs, a stop signal is only noted; the yielded function names it, or gives None.
+class Stops:
+    """Stop signals that are noted instead of heeded. Called, it names the first one, or gives None."""
 
-    For loops that must finish their step and write a checkpoint first. Outside the main thread, where
-    Python delivers no signals, nothing is changed.
-    """
-    noted: list[str] = []
+    def __init__(self) -> None:
+        self._noted: list[int] = []
+        self._previous: dict[int, Any] = {}
 
-    def note(number: int, _frame: Any) -> None:
-        noted.append(signal.Signals(number).name)
+    def __call__(self) -> str | None:
+        return signal.Signals(self._noted[0]).name if self._noted else None
 
-    if threading.current_thread() is not threading.main_thread():
-        yield lambda: None
-        return
-    heeded = [number for number in STOP_SIGNALS if signal.getsignal(number) != signal.SIG_IGN]
-    previous = {number: signal.signal(number, note) for number in heeded}
-    try:
-        yield lambda: noted[0] if noted else None
-    finally:
-        for number, handler in previous.items():
+    @contextmanager
+    def heeded(self) -> Iterator[None]:
+        """Within the block, signals do what they did before."""
+        self._heed()
+        try:
+            yield
+        finally:
+            self._defer()
+
+    def send_again(self) -> None:
+        """Send what was noted to this process once more, for whoever heeds it now."""
+        if self._noted:
+            signal.raise_signal(self._noted[0])
+
+    def _defer(self) -> None:
+        for number in self._previous:
+            signal.signal(number, lambda number, _frame: self._noted.append(number))
+
+    def _heed(self) -> None:
+        for number, handler in self._previous.items():
             signal.signal(number, handler)
+
+
+@contextmanager
+def deferred_stop() -> Iterator[Stops]:
+    """While the block runs, a stop signal is only noted.
+
+    For loops that must finish their step and write a checkpoint first, and for what other ranks wait for. Outside the
+    main thread, where Python delivers no signals, nothing is changed.
+    """
+    stops = Stops()
+    if threading.current_thread() is not threading.main_thread():
+        yield stops
+        return
+    handlers = {number: signal.getsignal(number) for number in STOP_SIGNALS}
+    stops._previous = {number: handler for number, handler in handlers.items() if handler != signal.SIG_IGN}
+    stops._defer()
+    try:
+        yield stops
+    finally:
+        stops._heed()

@@ -46,3 +46,46 @@ def test_results_are_in_order_on_every_rank(launch, ranks):
 def test_an_error_of_one_rank_is_raised_on_all(launch):
     """The others would wait for it for ever."""
     assert [answer for answer, _ in told(launch, 3, 7)] == ["task 7 is wrong"] * 3
+
+
+STORM = """
+import os, signal, sys, threading, time
+from voxtal.cli.common import stop_signals
+from voxtal.errors import Interrupted
+from voxtal.interrupts import deferred_stop
+from voxtal.parallel.communicator import world
+from voxtal.parallel.tasks import results
+
+communicator = world()
+outcomes = []
+for attempt in range(20):
+    def storm(seconds=0.002 * attempt):
+        time.sleep(seconds)
+        for _ in range(5):
+            os.kill(os.getpid(), signal.SIGUSR1)
+            time.sleep(0.004)
+
+    thread = threading.Thread(target=storm)
+    outcome = "done"
+    with stop_signals():
+        with deferred_stop() as stop:  # what comes before and after is not what is tested
+            if communicator.rank == 1:
+                thread.start()
+            with stop.heeded():
+                try:
+                    results(communicator, 60, lambda task: time.sleep(0.001))
+                except Interrupted:
+                    outcome = "interrupted"
+                    stop._defer()
+            if communicator.rank == 1:
+                thread.join()
+    outcomes.append(outcome)
+if communicator.rank == 0:
+    print(sorted(set(outcomes)))
+"""
+
+
+def test_signals_at_any_moment_leave_no_rank_waiting(launch):
+    """kill -USR1 between two collective calls: one rank is in the next, the others in the one before, for ever."""
+    out, err = launch(2, "-c", STORM).communicate(timeout=60)
+    assert "interrupted" in out, out + err

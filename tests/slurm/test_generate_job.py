@@ -13,7 +13,7 @@ from .conftest import Cluster, wait_until
 
 pytestmark = pytest.mark.slow
 
-ATTEMPTS = 1000
+ATTEMPTS = 8000
 
 
 def test_warned_job_is_requeued_and_makes_what_is_missing(cluster: Cluster, trained_run: Run) -> None:

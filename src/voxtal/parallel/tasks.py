@@ -7,6 +7,7 @@ from contextlib import closing
 from typing import TypeVar
 
 from voxtal.errors import Interrupted, UserError
+from voxtal.interrupts import deferred_stop
 from voxtal.parallel.communicator import Communicator, agree, report_crash
 
 T = TypeVar("T")
@@ -38,21 +39,26 @@ def gathered(
     own: dict[int, T] = {}
     shown = 0
     error: Exception | Interrupted | None = None
-    try:
-        with closing(communicator.share(tasks)) as share:
-            for task in share:
-                own[task] = work(task)
-                if done and communicator.rank == 0:  # tasks are handed out in order: those before are done, or nearly
-                    done(task + 1 - shown)
-                    shown = task + 1
-    except (Exception, Interrupted) as failure:
-        if communicator.size > 1 and not isinstance(failure, (UserError, Interrupted)):
-            report_crash(communicator)
-        error = failure
-    agree(communicator, error)
-    if done and communicator.rank == 0:
-        done(tasks - shown)
-    parts = communicator.gather(own)
+    with deferred_stop() as stop:  # a rank that leaves between two calls that all make would leave the others waiting
+        try:
+            with closing(communicator.share(tasks)) as share:
+                for task in share:
+                    if signal := stop():
+                        raise Interrupted(signal)
+                    with stop.heeded():
+                        own[task] = work(task)
+                    if done and communicator.rank == 0:  # they are handed out in order: those before are nearly done
+                        done(task + 1 - shown)
+                        shown = task + 1
+        except (Exception, Interrupted) as failure:
+            if communicator.size > 1 and not isinstance(failure, (UserError, Interrupted)):
+                report_crash(communicator)
+            error = failure
+        agree(communicator, error)
+        if done and communicator.rank == 0:
+            done(tasks - shown)
+        parts = communicator.gather(own)
+    stop.send_again()
     if parts is None:
         return None
     found = {task: result for part in parts for task, result in part.items()}
