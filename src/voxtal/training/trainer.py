@@ -6,7 +6,6 @@ killed and resumed has the losses of one that was not, and but for the order of 
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
@@ -83,24 +82,14 @@ def train(
     parallel.prepare(task.modules.values(), task.optimizers.values())
     start, best, seconds = _resume(task, on_root(parallel, lambda: _checkpoint(folder, fingerprint)))
     progress(start, "")
-    meeting, shown = start + 1, ""
     with deferred_stop() as stop_signal, _metrics(task, folder, start, seconds) as metrics:
-        last_meeting, began = start, time.monotonic()
         for index in range(start, task.steps):
             losses = _seeded_step(task, index, seed)
             done = index + 1
             signal = stop_signal()
-            stop = False
-            logged = done % LOG_EVERY_STEPS == 0 or done == task.steps
-            if logged or done >= meeting:
-                losses = parallel.mean({**losses, _STOP: float(signal is not None)})
-                stop = losses.pop(_STOP) > 0
-                shown = "  ".join(f"{name} {value:.4g}" for name, value in losses.items())
-            if done >= meeting:
-                pace = (time.monotonic() - began) / (done - last_meeting)
-                last_meeting, began = done, time.monotonic()
-                meeting = done + (parallel.bcast(max(1, int(_MEETING_SECONDS / pace))) if parallel.size > 1 else 1)
-            if metrics and logged:
+            losses = parallel.mean({**losses, _STOP: float(signal is not None)})
+            stop = losses.pop(_STOP) > 0
+            if metrics and (done % LOG_EVERY_STEPS == 0 or done == task.steps):
                 metrics.write(done, losses)
             regular = done % checkpoint_every == 0 or done == task.steps
             if regular:  # not at a stop: a run that was stopped keeps the same weights as one that was not
@@ -108,7 +97,7 @@ def train(
             if regular or stop:
                 spent = metrics.seconds if metrics else 0.0
                 on_root(parallel, partial(_save, task, folder, done, fingerprint, best, spent))
-            progress(1, shown)
+            progress(1, "  ".join(f"{name} {value:.4g}" for name, value in losses.items()))
             if stop and done < task.steps:
                 raise Interrupted(f"{signal or 'a signal to another rank'} after step {done} of {task.steps}")
         on_root(parallel, lambda: write_json(folder / TRAINED, {"fingerprint": fingerprint, "steps": task.steps}))
@@ -118,10 +107,6 @@ def train(
 
 _STOP = "stop"
 """Travels with the losses: whether a rank was told to stop, so that all stop after the same step."""
-
-_MEETING_SECONDS = 0.2
-"""Between two steps after which the ranks ask each other for losses and stops; after each step it would cost small
-networks a tenth of their time."""
 
 
 def _metrics(task: Task, folder: Path, start: int, seconds: float) -> AbstractContextManager[Metrics | None]:
