@@ -135,7 +135,7 @@ def test_generated_graphs_are_what_was_asked_for() -> None:
     def share_inside(gaps: np.ndarray) -> float:
         return float(np.mean((gaps >= 1) & (gaps <= 2)))
 
-    for free, low, inside in zip(generated(0, 0), generated(1, 0), generated(0, 1), strict=True):
+    for free, low, inside in zip(generated(0, 0), generated(3, 0), generated(0, 1), strict=True):
         assert low[FORMATION_ENERGY].mean() < free[FORMATION_ENERGY].mean() - 0.1
         assert share_inside(inside[GAP]) > share_inside(free[GAP]) + 0.15
 
