@@ -15,6 +15,9 @@ from voxtal.generation.request import Request
 from voxtal.generation.sampling import predicted, sample_graphs
 from voxtal.representations.crystal_graph import GraphLayout
 
+BATCH = 64
+"""Attempts that the networks see at once; a block of the folder has no more."""
+
 
 @dataclass(frozen=True)
 class Draw:

@@ -16,8 +16,8 @@ from voxtal.data.graphs import GraphSet
 from voxtal.errors import UserError
 from voxtal.generation.batches import one_thread
 from voxtal.generation.decode import Decoded, Decoder
-from voxtal.generation.folder import BLOCK, candidates_folder
-from voxtal.generation.generators import Draw, Generator, GraphGenerator
+from voxtal.generation.folder import candidates_folder
+from voxtal.generation.generators import BATCH, Draw, Generator, GraphGenerator
 from voxtal.generation.readers import cell_reader, sites_reader
 from voxtal.generation.request import Request
 from voxtal.generation.sampling import sample_graphs
@@ -133,7 +133,7 @@ def open_generator(run: Run, paths: RoundPaths, request: Request) -> Generator:
         request=request,
         seed=_seed(run, paths),
         device=arithmetic.device,
-        batch=BLOCK,
+        batch=BATCH,
     )
 
 
