@@ -37,6 +37,7 @@ from voxtal.representations.density import DensityGrid, render_density, render_s
 from voxtal.representations.ionic_radii import ionic_radii
 from voxtal.representations.lattice import LatticeGrid, encode_lattices
 from voxtal.representations.sites import SitesGrid, encode_sites
+from voxtal.training.autoencoder_data import data_of
 from voxtal.training.autoencoder_task import AutoencoderTask
 from voxtal.training.device import Arithmetic
 
@@ -166,7 +167,7 @@ def step_rate(kind: str, dataset: VoxelDataset, preset: str, batch: int, device:
     """Images per second of the preset's own training steps, loading included."""
     config = build_config({"preset": preset, "train": {"device": device}})
     settings = config.train.sites_ae if kind == "sites" else config.train.lattice_ae
-    read = dataset.sites_sparse if kind == "sites" else dataset.lattice_sparse
+    arithmetic = Arithmetic.of(config.train)
     rows = np.arange(dataset.n_images if kind == "sites" else dataset.n_structures)
     grid = config.voxels.sites_grid if kind == "sites" else config.voxels.lattice_grid
     task = AutoencoderTask(
@@ -178,9 +179,9 @@ def step_rate(kind: str, dataset: VoxelDataset, preset: str, batch: int, device:
         },
         settings.model_copy(update={"batch_size": batch}),
         1000,
-        read,
+        data_of(f"{preset}-{kind}-ae", dataset, 0, arithmetic),
         rows,
-        Arithmetic.of(config.train),
+        arithmetic,
         DataParallel(),
         0,
     )

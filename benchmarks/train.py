@@ -20,6 +20,7 @@ from __future__ import annotations
 import argparse
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,7 @@ from voxtal.parallel.communicator import SerialCommunicator
 from voxtal.parallel.data_parallel import DataParallel
 from voxtal.representations.crystal_graph import PAPER_ELEMENTS, GraphLayout
 from voxtal.structures.structure_set import StructureSet
+from voxtal.training.autoencoder_data import data_of
 from voxtal.training.autoencoder_task import AutoencoderTask
 from voxtal.training.constraint_task import ConstraintTask
 from voxtal.training.device import Arithmetic
@@ -96,14 +98,11 @@ def make_task(model: str, config: Config, dataset: VoxelDataset, batch: int, par
     size = getattr(config.train, model.replace("-", "_")).model_copy(update={"batch_size": batch})
     if model.endswith("-ae"):
         kind = model.removesuffix("-ae")
-        read, n = (
-            (dataset.sites_sparse, dataset.n_images)
-            if kind == "sites"
-            else (dataset.lattice_sparse, dataset.n_structures)
-        )
+        n = dataset.n_images if kind == "sites" else dataset.n_structures
         sizes = {"grid": getattr(config.voxels, f"{kind}_grid"), "width": size.width, "latent": size.latent}
         name = f"{config.preset}-{model}"
-        task: Any = AutoencoderTask(name, sizes, size, size.steps, read, np.arange(n), arithmetic, parallel, 0)
+        data = data_of(name, dataset, 0, arithmetic)
+        task: Any = AutoencoderTask(name, sizes, size, size.steps, data, np.arange(n), arithmetic, parallel, 0)
     else:
         elements = PAPER_ELEMENTS if config.preset == "paper" else tuple(np.unique(dataset.image_numbers).tolist())
         layout = GraphLayout(elements, config.train.lattice_ae.latent, config.train.sites_ae.latent)
@@ -139,8 +138,8 @@ def published_way(model: str, config: Config, dataset: VoxelDataset, folder: Pat
             group["fused"] = None
     if model.endswith("-ae"):
         rows = len(task.rows)
-        dense = torch.cat([task.images(np.array([row])) for row in range(min(FILES, rows))])
-        task.images = DenseFiles(folder, dense, rows, dense.device).__getitem__
+        dense = torch.cat([task.data.read(np.array([row])) for row in range(min(FILES, rows))])
+        task.data = replace(task.data, read=DenseFiles(folder, dense, rows, dense.device).__getitem__)
     else:
         task.graphs = DenseFiles(folder, task.graphs[:FILES], len(task.graphs), task.graphs.device)
     return task

@@ -11,10 +11,12 @@ import torch
 from torch import nn
 
 from voxtal.config import build_config
+from voxtal.data.batches import densify
 from voxtal.data.dataset import SparseBatch
 from voxtal.models.build import build
 from voxtal.parallel.data_parallel import DataParallel
 from voxtal.representations.crystal_graph import PAPER_ELEMENTS, GraphLayout
+from voxtal.training.autoencoder_data import Images
 from voxtal.training.autoencoder_task import AutoencoderTask
 from voxtal.training.constraint_task import ConstraintTask
 from voxtal.training.device import Arithmetic
@@ -146,9 +148,8 @@ def paper_task(name: str) -> Any:
         grid = PAPER.voxels.sites_grid if name == "sites-ae" else PAPER.voxels.lattice_grid
         batch = gaussians(grid, 1)
         sizes = {"grid": grid, "width": size.width, "latent": size.latent}
-        return AutoencoderTask(
-            f"paper-{name}", sizes, size, 10, lambda _rows: batch, np.arange(1), CPU, DataParallel(), 0
-        )
+        data = Images(lambda _rows: densify(batch, CPU.device, torch.float32), True, CPU)
+        return AutoencoderTask(f"paper-{name}", sizes, size, 10, data, np.arange(1), CPU, DataParallel(), 0)
     if name == "constraint":
         return ConstraintTask(
             "paper-constraint",

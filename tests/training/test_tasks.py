@@ -18,8 +18,8 @@ from voxtal.parallel.data_parallel import DataParallel
 from voxtal.representations.crystal_graph import GraphLayout
 from voxtal.runs import Run
 from voxtal.screening.metrics import regression
+from voxtal.training.autoencoder_data import data_of
 from voxtal.training.autoencoder_task import AutoencoderTask
-from voxtal.training.autoencoders import autoencoder_task
 from voxtal.training.checkpoint import load
 from voxtal.training.constraint_task import ConstraintTask
 from voxtal.training.device import Arithmetic
@@ -189,11 +189,11 @@ def test_autoencoder_learns_images(kind: str, trained_run: Run) -> None:
     """The code noise or a wrong target keeps it at the mean image; best.pt must be what was trained."""
     paths, config = trained_run.round(0), trained_run.config
     dataset = VoxelDataset(paths.voxels, config.voxels)
-    read = dataset.sites_sparse if kind == "sites" else dataset.lattice_sparse
     size = (config.train.sites_ae if kind == "sites" else config.train.lattice_ae).model_copy(update={"batch_size": 4})
     grid = config.voxels.sites_grid if kind == "sites" else config.voxels.lattice_grid
     sizes = {"grid": grid, "width": 8, "latent": size.latent}
-    task = AutoencoderTask(f"laptop-{kind}-ae", sizes, size, 60, read, np.arange(4), CPU, DataParallel(), 0)
+    data = data_of(f"laptop-{kind}-ae", dataset, 0, CPU)
+    task = AutoencoderTask(f"laptop-{kind}-ae", sizes, size, 60, data, np.arange(4), CPU, DataParallel(), 0)
     losses = [task.step(index, np.random.default_rng(index))["loss"] for index in range(60)]
     assert np.mean(losses[-5:]) < 0.5 * np.mean(losses[:5])
     assert all(torch.equal(value, task.network.state_dict()[name]) for name, value in task.export()["weights"].items())
@@ -208,7 +208,8 @@ def test_autoencoder_learns_atoms_and_cells(model: str, trained_run: Run) -> Non
         update={"batch_size": 8, "width": 64}
     )
     sizes = {"width": 64, "latent": size.latent} | ({"atoms": 8} if model == "sites-ae" else {})
-    task: Any = autoencoder_task(f"atoms-{model}", sizes, size, 300, dataset, np.arange(8), CPU, DataParallel(), 0)
+    data = data_of(f"atoms-{model}", dataset, 8, CPU)
+    task = AutoencoderTask(f"atoms-{model}", sizes, size, 300, data, np.arange(8), CPU, DataParallel(), 0)
     losses = [task.step(index, np.random.default_rng(index))["loss"] for index in range(300)]
     assert np.mean(losses[-10:]) < 0.4 * np.mean(losses[:10])
 

@@ -21,7 +21,8 @@ from voxtal.representations.crystal_graph import PAPER_ELEMENTS, GraphLayout
 from voxtal.runs import RoundPaths, Run, sha256_of
 from voxtal.structures.splits import VALIDATION, in_split, training_rows
 from voxtal.structures.structure_set import StructureSet
-from voxtal.training.autoencoders import autoencoder_task
+from voxtal.training.autoencoder_data import data_of
+from voxtal.training.autoencoder_task import AutoencoderTask
 from voxtal.training.checkpoint import load
 from voxtal.training.constraint_task import ConstraintTask
 from voxtal.training.device import Arithmetic
@@ -112,14 +113,15 @@ def _autoencoder(run: Run, paths: RoundPaths, model: str, parallel: DataParallel
     architecture = f"{config.preset if size.network == 'voxels' else 'atoms'}-{model}"
     sizes = {"width": size.width, "latent": size.latent, **_size_of_images(config, size, model, dataset)}
     start = _previous(run, paths, model, architecture, sizes)
-    task = autoencoder_task(
+    arithmetic = Arithmetic.of(config.train, parallel.local_rank)
+    task = AutoencoderTask(
         architecture,
         sizes,
         size,
         size.steps if start is None else max(1, round(size.steps * config.train.warm_start_fraction)),
-        dataset,
+        data_of(architecture, dataset, sizes.get("atoms", 0), arithmetic),
         np.flatnonzero(rows),
-        Arithmetic.of(config.train, parallel.local_rank),
+        arithmetic,
         parallel,
         config.seed,
         None if start is None else start["weights"],
