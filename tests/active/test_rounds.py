@@ -21,10 +21,10 @@ from voxtal.active.rounds import (
 )
 from voxtal.calculators.base import CalculatorSpec
 from voxtal.config import build_config
-from voxtal.generation.stage import ATTEMPT, PREDICTED, REASON
+from voxtal.generation.stage import ATTEMPT, PREDICTED
 from voxtal.ledger import Ledger
 from voxtal.runs import Run, write_json
-from voxtal.structures.structure_set import FORMATION_ENERGY, SOURCE, SPLIT, StructureSet
+from voxtal.structures.structure_set import FORMATION_ENERGY, REASON, SOURCE, SPLIT, StructureSet
 from voxtal.workflows.local import Local
 from voxtal.workflows.relaxation import relax_set
 

@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 
 from voxtal.config import write_config
-from voxtal.generation.stage import ATTEMPT, PREDICTED, REASON
+from voxtal.generation.stage import ATTEMPT, PREDICTED
 from voxtal.runs import Run
-from voxtal.structures.structure_set import StructureSet
+from voxtal.structures.structure_set import REASON, StructureSet
 
 PROGRAM = ("-c", "from voxtal.cli.main import main; main()", "evaluate")
 
@@ -62,7 +62,7 @@ import json, sys
 from pathlib import Path
 from voxtal.parallel.communicator import world
 from voxtal.structures import matching
-from voxtal.structures.structure_set import StructureSet
+from voxtal.structures.structure_set import StructureSet, REASON
 
 matching.BLOCK = matching._PAIRS_AT_ONCE = 7
 structures, communicator = StructureSet.read(Path(sys.argv[1])), world()

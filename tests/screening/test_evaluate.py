@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from voxtal.generation.stage import PREDICTED, REASON
+from voxtal.generation.stage import PREDICTED
 from voxtal.runs import Run
 from voxtal.screening.evaluate import (
     CANDIDATE_COLUMNS,
@@ -18,7 +18,7 @@ from voxtal.screening.evaluate import (
     judge_candidates,
     write_candidates,
 )
-from voxtal.structures.structure_set import StructureSet
+from voxtal.structures.structure_set import REASON, StructureSet
 
 
 def shifted(structure: Any) -> Any:

@@ -36,6 +36,7 @@ from voxtal.structures.matching import STRICT, Matcher, find_known
 from voxtal.structures.structure_set import (
     E_ABOVE_HULL,
     FORMATION_ENERGY,
+    REASON,
     SPLIT,
     StructureSet,
 )
@@ -348,7 +349,7 @@ def rediscovered(run: Run, paths: RoundPaths) -> list[dict[str, Any]]:
         return []
     withheld = StructureSet.read(path)
     candidates, relaxed = StructureSet.read(paths.candidates), StructureSet.read(relaxed_path(paths))
-    generated = [candidates.structure(int(i)) for i in np.flatnonzero(candidates.provenance["reason"] == "")]
+    generated = [candidates.structure(int(i)) for i in np.flatnonzero(candidates.provenance[REASON] == "")]
     matcher = Matcher(STRICT)
     out = []
     for phase in run.config.structures.withhold:

@@ -134,10 +134,9 @@ def _read(question: Question) -> tuple[dict[str, StructureSet], StructureSet, St
 
 def _read_set(path: Path, failures: bool) -> StructureSet:
     """A structure set, or files of another program; with ``failures``, what cannot be read is an empty attempt."""
-    from voxtal.screening.attempts import REASON
     from voxtal.structures.filters import Selection
     from voxtal.structures.importers import import_structures
-    from voxtal.structures.structure_set import StructureSet
+    from voxtal.structures.structure_set import REASON, StructureSet
 
     if path.suffix == ".h5":
         found = StructureSet.read(path)

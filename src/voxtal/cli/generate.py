@@ -86,7 +86,8 @@ def generate(
 
 def _print_outcome(candidates: StructureSet, path: Path, request: Request) -> None:
     """How many attempts are valid, and why the others are not; with chosen elements, how many were drawn so."""
-    from voxtal.generation.stage import DRAWN, REASON
+    from voxtal.generation.stage import DRAWN
+    from voxtal.structures.structure_set import REASON
 
     reasons = candidates.provenance[REASON].tolist()
     rows = [(reason or "valid", count) for reason, count in Counter(reasons).most_common()]

@@ -18,7 +18,7 @@ from voxtal.representations.placement import cell_parameters, place
 from voxtal.representations.reasons import Undecodable
 from voxtal.representations.sites import SitesGrid
 from voxtal.representations.voxels import decode_structure, dense
-from voxtal.structures.structure_set import StructureSet
+from voxtal.structures.structure_set import REASON, StructureSet
 
 if TYPE_CHECKING:
     from voxtal.generation.decode import Decoded
@@ -124,7 +124,6 @@ def portrait(
 
 def _recorded(structures: StructureSet) -> str:
     """Why an attempt became no valid structure, as it was recorded when it was generated."""
-    from voxtal.generation.stage import REASON
 
     return str(structures.provenance[REASON][0]) if REASON in structures.provenance else ""
 

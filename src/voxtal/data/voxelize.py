@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable
-from contextlib import AbstractContextManager, ExitStack, nullcontext
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,7 +25,7 @@ from voxtal.data.shards import (
 )
 from voxtal.errors import UserError
 from voxtal.parallel.communicator import Communicator, on_root
-from voxtal.parallel.tasks import gathered
+from voxtal.parallel.tasks import advancing, gathered, shown
 from voxtal.runs import exclusive
 from voxtal.structures.structure_set import StructureSet
 
@@ -195,21 +195,14 @@ def _make_shards(
     job: _Job, todo: list[int], communicator: Communicator, progress: Progress | None
 ) -> list[ShardSummary] | None:
     """The summaries of the shards ``todo``, made, on rank 0. Collective."""
-    silent: AbstractContextManager[Advance] = nullcontext(lambda rows: None)
-    shown = 0
-    with progress("voxelize", job.rows_of(todo)) if progress and todo and communicator.rank == 0 else silent as advance:
 
-        def make(task: int) -> ShardSummary:
-            shard = todo[task]
-            write_shard(job.path(shard), job.block(shard), job.first_row(shard), job.settings)
-            return summarize_shard(job.path(shard), layout_of(job.settings))
+    def make(task: int) -> ShardSummary:
+        shard = todo[task]
+        write_shard(job.path(shard), job.block(shard), job.first_row(shard), job.settings)
+        return summarize_shard(job.path(shard), layout_of(job.settings))
 
-        def done(tasks: int) -> None:
-            nonlocal shown
-            advance(job.rows_of(todo[shown : shown + tasks]))
-            shown += tasks
-
-        return gathered(communicator, len(todo), make, done)
+    with shown(progress, "voxelize", job.rows_of(todo), communicator) as advance:
+        return gathered(communicator, len(todo), make, advancing(advance, (job.rows_of([shard]) for shard in todo)))
 
 
 def _publish(job: _Job, summaries: list[ShardSummary], rows_made: int, seconds: float) -> VoxelizeCounts:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Collection
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -24,9 +24,9 @@ from voxtal.generation.sampling import sample_graphs
 from voxtal.models.build import restore
 from voxtal.parallel.communicator import Communicator, SerialCommunicator, on_root
 from voxtal.parallel.data_parallel import launch_of
-from voxtal.parallel.tasks import gathered
+from voxtal.parallel.tasks import advancing, gathered, shown
 from voxtal.runs import RoundPaths, Run, sha256_of
-from voxtal.structures.structure_set import SOURCE, StructureSet
+from voxtal.structures.structure_set import REASON, SOURCE, StructureSet
 from voxtal.training.checkpoint import load
 from voxtal.training.device import Arithmetic
 from voxtal.training.objectives import constraint_of, load_constraints, properties_of
@@ -35,8 +35,6 @@ ATTEMPT = "attempt"
 """Property: number of the attempt; with the seed it makes the structure again."""
 PREDICTED = "predicted_formation_energy"
 """Property: formation energy that the constraint predicts from the graph, eV/atom (:func:`predicted_column`)."""
-REASON = "reason"
-"""Provenance: why the attempt is not a valid structure; empty for a valid one."""
 DRAWN = "drawn_system"
 """Provenance: chemical system that the generator drew, whatever was asked for."""
 
@@ -92,17 +90,9 @@ def generate(
         decoded = decoder.decode_codes(draw.codes, request.max_atoms)
         _as_set(paths.index, attempts, generator.model, draw, decoded).write(folder.block(todo[task]))
 
-    shown = 0
-    silent: AbstractContextManager[Callable[..., None]] = nullcontext(lambda *_: None)
-    total = sum(map(len, todo))
-    with progress("generate", total) if total and communicator.rank == 0 else silent as advance, one_thread():
-
-        def done(tasks: int) -> None:
-            nonlocal shown
-            advance(sum(map(len, todo[shown : shown + tasks])), "")
-            shown += tasks
-
-        gathered(communicator, len(todo), make, done)
+    sizes = list(map(len, todo))
+    with shown(progress, "generate", sum(sizes), communicator) as advance, one_thread():
+        gathered(communicator, len(todo), make, advancing(advance, sizes))
     on_root(communicator, lambda: None if not todo and folder.is_joined(n) else folder.join(n))
     return folder.candidates
 

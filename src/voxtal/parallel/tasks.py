@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import closing
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager, closing, nullcontext
+from itertools import islice
 from typing import TypeVar
 
 from voxtal.errors import Interrupted, UserError
@@ -11,6 +12,24 @@ from voxtal.interrupts import deferred_stop
 from voxtal.parallel.communicator import Communicator, agree, report_crash
 
 T = TypeVar("T")
+
+
+def shown(
+    progress: Callable[[str, int], AbstractContextManager[Callable[..., None]]] | None,
+    what: str,
+    total: int,
+    communicator: Communicator,
+) -> AbstractContextManager[Callable[..., None]]:
+    """``progress``, where there is any and something to do, on rank 0; silence on the others."""
+    if progress is None or not total or communicator.rank > 0:
+        return nullcontext(lambda *_: None)
+    return progress(what, total)
+
+
+def advancing(advance: Callable[..., None], sizes: Iterable[int]) -> Callable[[int], None]:
+    """``done`` for tasks that each count as so many: advances by those of the next ones."""
+    left = iter(sizes)
+    return lambda tasks: advance(sum(islice(left, tasks)))
 
 
 def results(

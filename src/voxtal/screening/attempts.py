@@ -12,17 +12,14 @@ from typing import Any
 import numpy as np
 
 from voxtal.parallel.communicator import Communicator
-from voxtal.parallel.tasks import results
+from voxtal.parallel.tasks import results, shown
 from voxtal.runs import atomic_path
-from voxtal.screening.comparison import UNKNOWN, Progress, compare, shown
+from voxtal.screening.comparison import UNKNOWN, Progress, compare
 from voxtal.screening.compositions import compositionally_valid
-from voxtal.structures.structure_set import StructureSet
+from voxtal.structures.structure_set import REASON, StructureSet
 from voxtal.structures.validity import why_invalid
 
 Row = dict[str, Any]
-
-REASON = "reason"
-"""Provenance: why a generator takes an attempt for no structure; empty where it is one."""
 
 LABELS = (
     "relaxation",

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
-from typing import Any
+from contextlib import AbstractContextManager
 
 import numpy as np
 
 from voxtal.parallel.communicator import Communicator
+from voxtal.parallel.tasks import shown
 from voxtal.structures.matching import STRICT, Matcher, find_known, first_of_duplicates
 from voxtal.structures.structure_set import StructureSet
 
@@ -39,14 +39,3 @@ def compare(
     match = np.full(len(structures), UNKNOWN)
     match[unique] = [UNKNOWN if i is None else i for i in found]
     return first, match[first]
-
-
-def shown(
-    progress: Progress, what: str, total: int, communicator: Communicator
-) -> AbstractContextManager[Callable[..., None]]:
-    """Progress on rank 0, silence on the others."""
-    return progress(what, total) if communicator.rank == 0 else nullcontext(_silent)
-
-
-def _silent(*_: Any) -> None:
-    return None

@@ -11,15 +11,15 @@ import numpy as np
 
 from voxtal.data.graphs import GraphSet
 from voxtal.generation.sampling import predicted
-from voxtal.generation.stage import PREDICTED, REASON, open_decoder, predicted_column
+from voxtal.generation.stage import PREDICTED, open_decoder, predicted_column
 from voxtal.parallel.communicator import Communicator, SerialCommunicator
-from voxtal.parallel.tasks import results
+from voxtal.parallel.tasks import results, shown
 from voxtal.runs import RoundPaths, Run, atomic_path
-from voxtal.screening.comparison import UNKNOWN, Progress, compare, shown
+from voxtal.screening.comparison import UNKNOWN, Progress, compare
 from voxtal.screening.metrics import regression, reproduction
 from voxtal.structures.phases import PHASE_SYMPREC_ANGSTROM, with_spacegroup
 from voxtal.structures.splits import HELDOUT, TRAIN, in_split
-from voxtal.structures.structure_set import FORMATION_ENERGY, StructureSet
+from voxtal.structures.structure_set import FORMATION_ENERGY, REASON, StructureSet
 from voxtal.training.device import Arithmetic
 from voxtal.training.objectives import labels, load_constraints, properties_of
 

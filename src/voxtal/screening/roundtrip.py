@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
@@ -21,7 +21,7 @@ from voxtal.data.layouts import layout_of
 from voxtal.data.schema import Settings
 from voxtal.errors import UserError
 from voxtal.parallel.communicator import Communicator, on_root
-from voxtal.parallel.tasks import results
+from voxtal.parallel.tasks import advancing, results, shown
 from voxtal.representations.density import DensityGrid
 from voxtal.representations.density_decoding import decode_density
 from voxtal.representations.placement import place
@@ -104,16 +104,9 @@ def round_trips(
     def work(task: int) -> list[RoundTrip]:
         return compare_block(StructureSet.read(path, firsts[task], min(firsts[task] + ROWS_AT_ONCE, rows)), settings)
 
-    silent: AbstractContextManager[Advance] = nullcontext(lambda n: None)
-    with progress("encode and decode", rows) if progress and communicator.rank == 0 else silent as advance:
-        sizes = np.diff([*firsts, rows])
-        shown = 0
-
-        def done(tasks: int) -> None:
-            nonlocal shown
-            advance(int(sizes[shown : shown + tasks].sum()))
-            shown += tasks
-
+    sizes = np.diff([*firsts, rows]).tolist()
+    with shown(progress, "encode and decode", rows, communicator) as advance:
+        done = advancing(advance, sizes)
         trips = [trip for block in results(communicator, len(firsts), work, done) for trip in block]
     return on_root(communicator, lambda: summary(trips, StructureSet.read(path).ids))
 

@@ -42,6 +42,8 @@ STATUS = "status"
 """Provenance: how the relaxation ended, ``converged`` or ``unconverged``."""
 SPLIT = "split"
 """Provenance: ``train``, ``validation`` or ``heldout``."""
+REASON = "reason"
+"""Provenance: why an attempt is no valid structure; empty for a valid one."""
 SOURCE = "source"
 """Provenance: where the structure came from (a prototype, a file and row, a candidate id)."""
 
