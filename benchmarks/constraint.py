@@ -35,7 +35,7 @@ def predictors(
     config: Config, known: GraphSet, graphs: np.ndarray, fractions: np.ndarray, targets: np.ndarray
 ) -> dict[str, Predict]:
     """Name -> predictor over rows of the graphs."""
-    graphs, layout, threshold = known.graphs, known.layout, known.presence_threshold
+    graphs, layout, threshold = known.dense(), known.layout, known.presence_threshold
     flat = graphs.reshape(len(graphs), -1)
 
     def mean(train: np.ndarray, test: np.ndarray) -> np.ndarray:

@@ -35,7 +35,7 @@ from decoding import published_cell, published_sites
 from voxtal.cli.common import print_table
 from voxtal.config import Config, VoxelsConfig, build_config, load_config
 from voxtal.generation import decode
-from voxtal.generation.batches import batched, one_thread
+from voxtal.generation.batches import batched
 from voxtal.generation.codes import codes_of_graphs
 from voxtal.generation.folder import BLOCK
 from voxtal.generation.readers import cell_reader, sites_reader
@@ -57,7 +57,7 @@ from voxtal.runs import RoundPaths, Run
 from voxtal.structures.structure_set import StructureSet
 from voxtal.structures.validity import why_invalid
 from voxtal.training.checkpoint import load
-from voxtal.training.device import Arithmetic
+from voxtal.training.device import Arithmetic, one_thread
 
 CPU = torch.device("cpu")
 NOISE = 0.05

@@ -3,7 +3,7 @@
 #   RUN=runs/co-hf sbatch --nodes=4 --ntasks-per-node=4 --gpus-per-node=4 slurm/train_ccdcgan.sh
 # One task per GPU, or without GPUs as many as you like. Submit it again at any time: it carries on where it stopped.
 # Environment:
-#   MODELS        which ones; lattice-ae sites-ae constraint ccdcgan (constraint: of every property of the objectives)
+#   MODELS        which ones, such as "lattice-ae sites-ae"; all that a round needs if not given
 #   PARALLEL      none, ddp, horovod, or auto: Horovod where it is installed, else ddp
 #   RUN           run directory; the one that the job is submitted from if not given
 #   VOXTAL_ENV    virtual environment, or a file to source (modules, conda); the project's .venv if not given
@@ -19,12 +19,12 @@
 #SBATCH --output=%x-%j.out
 root=${VOXTAL_ROOT:-$(dirname "${BASH_SOURCE[0]}")/..}
 if [ ! -f "$root/slurm/_common.sh" ]; then # sbatch runs a copy: ask where the script came from
-    root=$(scontrol show job "$SLURM_JOB_ID" | sed -n 's|^ *Command=\(.*\)/slurm/.*|\1|p')
+    root=$(scontrol show job "$SLURM_JOB_ID" | sed -n 's|^ *Command=\(.*\)/slurm/.*|\1|p' | head -n 1)
 fi
 [ -f "$root/slurm/_common.sh" ] || { echo "voxtal: set VOXTAL_ROOT to the project's folder" >&2; exit 2; }
 # shellcheck source=slurm/_common.sh
 . "$root/slurm/_common.sh"
 
-for model in ${MODELS:-lattice-ae sites-ae constraint ccdcgan}; do
+for model in ${MODELS:-all}; do
     step voxtal train "$model" --run "$RUN" --parallel "${PARALLEL:-auto}"
 done

@@ -19,7 +19,7 @@
 #SBATCH --output=%x-%j.out
 root=${VOXTAL_ROOT:-$(dirname "${BASH_SOURCE[0]}")/..}
 if [ ! -f "$root/slurm/_common.sh" ]; then # sbatch runs a copy: ask where the script came from
-    root=$(scontrol show job "$SLURM_JOB_ID" | sed -n 's|^ *Command=\(.*\)/slurm/.*|\1|p')
+    root=$(scontrol show job "$SLURM_JOB_ID" | sed -n 's|^ *Command=\(.*\)/slurm/.*|\1|p' | head -n 1)
 fi
 [ -f "$root/slurm/_common.sh" ] || { echo "voxtal: set VOXTAL_ROOT to the project's folder" >&2; exit 2; }
 # shellcheck source=slurm/_common.sh

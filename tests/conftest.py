@@ -80,6 +80,8 @@ TINY: dict[str, Any] = {
         "sites_ae": {"width": 32, "latent": 16, "steps": 200, "batch_size": 16, "learning_rate": 4e-3},
         "constraint": {"width": 8, "steps": 60, "batch_size": 16, "learning_rate": 1e-3},
         "ccdcgan": {"width": 32, "noise": 8, "steps": 200, "batch_size": 16, "learning_rate": 1e-3},
+        "flow": {"width": 24, "layers": 2, "steps": 100, "batch_size": 16, "learning_rate": 2e-3},
+        "analogue": {"width": 24, "layers": 2, "steps": 100, "batch_size": 16, "learning_rate": 2e-3},
     },
     "generate": {"n": 24},
     "screen": {"select": 4, "min_contact": 0.5},
@@ -127,7 +129,8 @@ def once_trained_run(tmp_path_factory: pytest.TempPathFactory, copper_gold: list
     from voxtal.data.voxelize import voxelize
     from voxtal.parallel.communicator import SerialCommunicator
     from voxtal.structures.structure_set import FORMATION_ENERGY, SPLIT
-    from voxtal.training.stages import MODELS, encode_graphs, train_model
+    from voxtal.training.encode import encode_graphs
+    from voxtal.training.stages import MODELS, train_model
 
     run = Run(tmp_path_factory.mktemp("trained"), build_config(TINY))
     write_config(run.root / "voxtal.toml", TINY)

@@ -132,21 +132,28 @@ class ObjectiveConfig(_Section):
         return self
 
 
-class GANConfig(ModelConfig):
-    noise: int = Field(ge=1)
-    """Length of the generator's Gaussian input."""
+class GeneratorConfig(ModelConfig):
     objectives: tuple[ObjectiveConfig, ...] = Field(
         default=(ObjectiveConfig(property="formation_energy", goal="low"),), min_length=1
     )
-    """The terms of eq. 2 beside the discriminator's; the published one alone if not given."""
+    """What generated crystals are to be; the published formation energy alone if not given."""
 
     @model_validator(mode="after")
-    def _each_property_once(self) -> GANConfig:
+    def _each_property_once(self) -> Self:
         names = [objective.property for objective in self.objectives]
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
             raise ValueError(f"more than one objective for {', '.join(twice)}; give each property one")
         return self
+
+
+class GANConfig(GeneratorConfig):
+    noise: int = Field(ge=1)
+    """Length of the generator's Gaussian input."""
+
+
+class LayeredConfig(GeneratorConfig):
+    layers: int = Field(ge=1)
 
 
 class TrainConfig(_Section):
@@ -163,13 +170,23 @@ class TrainConfig(_Section):
     """Share of ``steps`` that a warm-started model trains for."""
     lattice_ae: AutoencoderConfig
     sites_ae: AutoencoderConfig
+    separated_steps: int = Field(default=0, ge=0)
+    """Steps of each element's own sites autoencoder, which starts from the one of all elements (the paper's
+    "separated"); 0: that one is all there is ("combined")."""
     constraint: ModelConfig
     ccdcgan: GANConfig
+    flow: LayeredConfig
+    analogue: LayeredConfig
 
 
 class GenerateConfig(_Section):
     n: int = Field(default=500, ge=1)
     """Attempts per round."""
+    generator: Literal["ccdcgan", "flow", "analogue"]
+    """``ccdcgan``: the GAN of crystal graphs. ``flow``: a composition, then flow matching over the tokens of its graph.
+    ``analogue``: new elements in the arrangement of a known crystal (docs/generating.md)."""
+    flow_steps: int = Field(default=50, ge=1)
+    """Of ``flow``, from noise to codes."""
 
 
 class ScreenConfig(_Section):
@@ -227,10 +244,16 @@ class Config(_Section):
     voxels: VoxelsConfig
     density: DensityConfig
     train: TrainConfig
-    generate: GenerateConfig = GenerateConfig()
+    generate: GenerateConfig
     screen: ScreenConfig = ScreenConfig()
     relax: RelaxConfig = RelaxConfig()
     hull: HullConfig = HullConfig()
+
+    @property
+    def generator(self) -> GeneratorConfig:
+        """The chosen generator's section."""
+        chosen: GeneratorConfig = getattr(self.train, self.generate.generator)
+        return chosen
 
 
 def load_config(path: Path, overrides: Iterable[str] = ()) -> Config:

@@ -12,6 +12,10 @@ class UserError(Exception):
     """Wrong use or wrong input; the message says what, where and what to do. Exit code 2."""
 
 
+class InUse(UserError):
+    """Another process is at work there."""
+
+
 class Interrupted(BaseException):
     """Stopped early on a signal with everything done so far on disk. Exit code 75.
 

@@ -18,6 +18,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "train": {
             "precision": "float32",
             "warm_start": False,
+            "separated_steps": 2_500,
             "lattice_ae": {
                 "network": "voxels",
                 "width": 64,
@@ -42,7 +43,22 @@ PRESETS: dict[str, dict[str, Any]] = {
                 "batch_size": 128,
                 "learning_rate": 2e-4,
             },
+            "flow": {
+                "width": 192,
+                "layers": 5,
+                "steps": 100_000,
+                "batch_size": 128,
+                "learning_rate": 1e-3,
+            },
+            "analogue": {
+                "width": 96,
+                "layers": 3,
+                "steps": 4000,
+                "batch_size": 128,
+                "learning_rate": 2e-3,
+            },
         },
+        "generate": {"generator": "ccdcgan"},
     },
     "laptop": {
         "voxels": {
@@ -80,6 +96,21 @@ PRESETS: dict[str, dict[str, Any]] = {
                 "batch_size": 64,
                 "learning_rate": 1e-3,
             },
+            "flow": {
+                "width": 192,
+                "layers": 5,
+                "steps": 12_000,
+                "batch_size": 128,
+                "learning_rate": 1e-3,
+            },
+            "analogue": {
+                "width": 96,
+                "layers": 3,
+                "steps": 4000,
+                "batch_size": 128,
+                "learning_rate": 2e-3,
+            },
         },
+        "generate": {"generator": "ccdcgan"},
     },
 }

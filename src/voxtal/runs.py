@@ -20,7 +20,7 @@ from typing import Any
 
 import voxtal
 from voxtal.config import CONFIG_NAME, Config
-from voxtal.errors import UserError
+from voxtal.errors import InUse, UserError
 
 
 @contextmanager
@@ -79,6 +79,8 @@ class RoundPaths:
 
     root: Path
     index: int
+    attempts: Path | None = None
+    """Folder of the attempts, where it is not the round's own: a model that is only read."""
 
     @property
     def structures(self) -> Path:
@@ -101,7 +103,7 @@ class RoundPaths:
 
     @property
     def candidates(self) -> Path:
-        return self.root / "generate" / "candidates.h5"
+        return (self.attempts or self.root / "generate") / "candidates.h5"
 
     @property
     def screen(self) -> Path:
@@ -163,7 +165,7 @@ def exclusive(root: Path, what: str) -> Iterator[None]:
 
     Raises
     ------
-    UserError
+    InUse
         Another process is at work there; the message names it.
     """
     root.mkdir(parents=True, exist_ok=True)
@@ -173,7 +175,7 @@ def exclusive(root: Path, what: str) -> Iterator[None]:
         except BlockingIOError:
             handle.seek(0)
             owner = handle.read().strip() or "another process"
-            raise UserError(f"{root} is in use by {owner}; wait for it or stop it, then run {what} again.") from None
+            raise InUse(f"{root} is in use by {owner}; wait for it or stop it, then run {what} again.") from None
         handle.seek(0)
         handle.truncate()
         handle.write(f"{what} (pid {os.getpid()} on {platform.node()})\n")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -126,12 +127,23 @@ def test_relaxed_attempts_are_put_on_hulls(attempts: Path, structures: Path, tmp
         *("--relax", "2", "--systems", "Cu-Au", "--set", "relax.calculator=emt", "--set", "relax.workers=1"),
         *("--set", "relax.candidate_max_steps=2", "--set", "relax.label_max_steps=0"),
     )
-    figures = json.loads((tmp_path / "judged" / "evaluation.json").read_text())["sets"]["generated"]
+    written = json.loads((tmp_path / "judged" / "evaluation.json").read_text())
+    figures = written["sets"]["generated"]
     assert (figures["sampled"]["n"], figures["sampled"]["of"]) == (2, 4)
     assert figures["with_competing_of_labelled"]["share"] == 1.0
+    assert figures["complete_hull_of_labelled"]["share"] == 1.0
     assert figures["systems"][0]["n_generated"] == 4
     assert "Systems, generated" in out
-    assert (tmp_path / "judged" / "generated-systems.csv").is_file()
+    names = ("generated-systems.csv", "generated-hulls.png", "hulls/generated/Au-Cu/hull.json")
+    assert all((tmp_path / "judged" / name).is_file() for name in names)
+    assert written["models"] == {}
+    assert written["published"].keys() & figures.keys() == {
+        "valid",
+        "distinct_of_valid",
+        "mean_abs_delta_ef_ev_per_atom",
+        "negative_ef_of_labelled",
+    }
+    assert re.search(r"valid, of attempts +18% +8/8 = 100.0%", out)
 
 
 def test_a_rounds_models_and_attempts(trained_run: Run, quiet: Any) -> None:
@@ -145,9 +157,12 @@ def test_a_rounds_models_and_attempts(trained_run: Run, quiet: Any) -> None:
     assert "Reproduction (95% intervals)" in out
     assert (paths.report / "learning-curves.png").is_file()
     assert (paths.report / "parity.png").is_file()
-    evaluate("--run", str(trained_run.root), "--baseline", "substitution")
-    sets = json.loads((paths.root / "evaluate" / "evaluation.json").read_text())["sets"]
+    out = evaluate("--run", str(trained_run.root), "--baseline", "substitution")
+    written = json.loads((paths.root / "evaluate" / "evaluation.json").read_text())
+    assert written["models"].keys() < written["published"].keys() | {"reproduction_strict_heldout"}
+    sets = written["sets"]
     assert [figures["attempts"] for figures in sets.values()] == [6, 6]
+    assert re.search(r"reproduction, strict matcher, trained on +87% ", out)
 
 
 def test_unreadable_files_are_attempts_too(attempts: Path, structures: Path, tmp_path: Path) -> None:

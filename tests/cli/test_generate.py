@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -42,7 +43,7 @@ def test_number_of_attempts_comes_from_the_configuration(trained_run: Run) -> No
         (["--elements", "Cu,Agg"], "'Agg' is no element. Did you mean 'Ag'?"),
         (["--exclude", "Cu,Au"], "--exclude leaves no element"),
         (["--name", "../elsewhere"], "cannot be the name of a folder"),
-        (["--set", "generate.m=3"], "unknown key 'generate.m'; known keys here: n."),
+        (["--set", "generate.m=3"], "unknown key 'generate.m'; known keys here: n"),
     ],
 )
 def test_wrong_use(arguments: list[str], message: str, trained_run: Run) -> None:
@@ -72,6 +73,44 @@ def test_restricted_attempts_lie_apart_and_are_told_apart(trained_run: Run) -> N
 def test_no_attempts_are_refused(trained_run: Run) -> None:
     """-n 0."""
     assert voxtal(trained_run, "generate", "-n", "0").exit_code == 2
+
+
+def test_without_a_run_the_shipped_model_generates(
+    trained_run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Right after an installation there is no run, and nothing to train one on."""
+    assert voxtal(trained_run, "export", "-o", str(tmp_path / "shipped")).exit_code == 0
+    monkeypatch.setattr("voxtal.cli.generate.SHIPPED", tmp_path / "shipped")
+    (tmp_path / "empty").mkdir()
+    monkeypatch.chdir(tmp_path / "empty")
+    answer = CliRunner().invoke(build_app(), ["generate", "-n", "24", "--cif"])
+    assert answer.exit_code == 0, answer.output
+    candidates = StructureSet.read(Path("generated/candidates.h5"))
+    assert len(candidates) == 24
+    valid = {f"{id_}.cif" for id_ in candidates.ids[candidates.provenance["reason"] == ""]}
+    assert valid
+    assert {path.name for path in Path("generated/cif").iterdir()} == valid
+    assert read_json(Path("generated/manifest.json"))["commands"][0]["attempts"] == 24
+    restricted = CliRunner().invoke(build_app(), ["generate", "-n", "9", "--exclude", "Au", "-o", "copper"])
+    assert restricted.exit_code == 0, restricted.output
+    assert len(StructureSet.read(Path("copper/without-Au/candidates.h5"))) == 9
+
+
+def test_a_folder_that_is_named_gets_the_attempts_of_a_run(trained_run: Run, tmp_path: Path) -> None:
+    """The round's own candidates, which the loop goes on with, would be replaced."""
+    assert voxtal(trained_run, "generate", "-n", "9", "-o", str(tmp_path / "mine")).exit_code == 0
+    assert len(StructureSet.read(tmp_path / "mine" / "candidates.h5")) == 9
+    assert not trained_run.round(0).candidates.exists()
+
+
+def test_neither_a_run_nor_a_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A directory that is mistyped is no run, whatever model comes with voxtal."""
+    monkeypatch.setattr("voxtal.cli.generate.SHIPPED", tmp_path / "none")
+    monkeypatch.chdir(tmp_path)
+    for place in ([], ["--run", "runs/co-hff"]):
+        answer = CliRunner().invoke(build_app(), ["generate", *place])
+        assert isinstance(answer.exception, UserError)
+        assert "No configuration at" in str(answer.exception)
 
 
 def test_evaluate_judges_models_and_attempts(trained_run: Run) -> None:

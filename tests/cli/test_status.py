@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -60,6 +61,19 @@ def test_a_model_without_its_final_weights_is_not_done(run_directory: Path) -> N
     run = Run(run_directory, build_config({}))
     (run.round(0).train("sites-ae") / "best.pt").unlink()
     assert _states(run, 0)["train sites-ae"] != "done"
+
+
+def test_networks_of_single_elements_are_one_stage(run_directory: Path) -> None:
+    """Eighty-four lines for the published preset, or none at all."""
+    run = Run(run_directory, build_config({}))
+    assert "train sites-ae-separated" not in _states(run, 0)
+    paths = run.round(0)
+    shutil.copytree(paths.train("sites-ae"), paths.train("sites-ae-Co"))
+    assert _states(run, 0)["train sites-ae-separated"] == "done"
+    shutil.copytree(run.round(1).train("sites-ae"), paths.train("sites-ae-Hf"))
+    stages = {stage.name: stage for stage in round_stages(paths, [], False)}
+    assert stages["train sites-ae-separated"].state == "running"
+    assert stages["train sites-ae-separated"].detail == "elements done 1, begun 1"
 
 
 def test_status_prints_stages_and_what_to_do(run_directory: Path, capsys: pytest.CaptureFixture[str]) -> None:

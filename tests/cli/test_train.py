@@ -92,6 +92,8 @@ def test_encode_says_what_it_made(trained_run: Run) -> None:
         (["train", "sites-ae", "--set", "voxels.sites_grid=32"], "was made with other settings"),
         (["train", "sites-ae", "--set", "train.device=abacus"], "train.device = 'abacus' cannot be used"),
         (["train", "sites-ae", "--round", "7"], "is not there yet"),
+        (["train", "sites-ae-separated"], "train.separated_steps is 0"),
+        (["train", "sites-ae-Qq"], "no model 'sites-ae-Qq' to train"),
         (["train", "sites-ae", "--property", "band_gap"], "--property band_gap belongs to `voxtal train constraint`"),
     ],
 )
@@ -110,6 +112,19 @@ def test_second_trainer_is_refused(trained_run: Run) -> None:
         answer = voxtal(trained_run, "train", "sites-ae")
     assert isinstance(answer.exception, UserError)
     assert "in use by voxtal train sites-ae" in str(answer.exception)
+
+
+def test_tasks_of_an_array_share_out_the_elements(trained_run: Run) -> None:
+    """Each would wait for the others, or train what another one trains."""
+    paths, separated = trained_run.round(0), ("sites-ae-separated", "--set", "train.separated_steps=3")
+    with exclusive(paths.train("sites-ae-Cu"), "another task"):
+        answer = voxtal(trained_run, "train", *separated)
+    assert answer.exit_code == 0, answer.exception
+    assert "Trained sites-ae-Au" in answer.output
+    assert "sites-ae-Cu" not in answer.output
+    answer = voxtal(trained_run, "train", *separated)
+    assert "Trained sites-ae-Cu" in answer.output
+    assert "sites-ae-Au is trained already" in answer.output
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])

@@ -244,5 +244,5 @@ def test_decoder_decodes_the_training_set(trained_run: Run) -> None:
     """Real networks, trained for seconds: cells and sites come out of most of their own codes."""
     paths = trained_run.round(0)
     decoder = open_decoder(trained_run, paths)
-    decoded = decoder.decode(GraphSet.read(paths.graphs).graphs)
+    decoded = decoder.decode(GraphSet.read(paths.graphs).dense())
     assert sum(d.reason == "" for d in decoded) > len(decoded) / 3

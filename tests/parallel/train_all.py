@@ -9,7 +9,8 @@ from voxtal.parallel.communicator import on_root
 from voxtal.parallel.data_parallel import data_parallel
 from voxtal.runs import Run
 from voxtal.training import trainer
-from voxtal.training.stages import MODELS, encode_graphs, train_model
+from voxtal.training.encode import encode_graphs
+from voxtal.training.stages import MODELS, train_model
 
 
 def _train_all(root: Path) -> None:

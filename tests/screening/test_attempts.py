@@ -98,6 +98,9 @@ def labelled(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
         "formation_energy_ev_per_atom": -0.05,
         "e_above_hull_ev_per_atom": -0.01,
         "n_competing": 3,
+        "subsystems_without_known": "",
+        "relaxed_into": "",
+        "new_phase": True,
         "rmsd_angstrom": 0.2,
     }
     rows[0] |= {**label, "sampled": True}
@@ -111,6 +114,8 @@ def test_a_failed_relaxation_counts_as_not_stable(rows: list[dict[str, Any]], kn
     assert (figures["stable_of_sampled"]["n"], figures["stable_of_sampled"]["of"]) == (1, 2)
     assert figures["sun_stable"] == share(1, 7)
     assert figures["negative_ef_of_labelled"]["of"] == 1
+    assert figures["new_phases_of_sampled"] == share(1, 2)
+    assert figures["complete_hull_of_labelled"] == share(1, 1)
     assert figures["mean_abs_delta_ef_ev_per_atom"]["mean"] == pytest.approx(0.15)
 
 
@@ -130,6 +135,7 @@ def test_table_of_systems(rows: list[dict[str, Any]]) -> None:
         (2, 1, 1),
         (0, 0, 0),
     ]
+    assert [row["n_new_phases"] for row in table] == [1, 0]
     assert table[0]["mean_formation_energy_ev_per_atom"] == pytest.approx(-0.05)
     assert table[1]["mean_e_above_hull_ev_per_atom"] is None
 

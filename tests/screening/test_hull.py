@@ -2,7 +2,9 @@ from __future__ import annotations
 
 import csv
 import json
+from dataclasses import replace
 from functools import partial
+from itertools import combinations
 
 import numpy as np
 import pytest
@@ -11,7 +13,8 @@ from hypothesis import strategies as st
 from pymatgen.core import Lattice, Structure
 
 from voxtal.errors import UserError
-from voxtal.reports.hull_figure import energy_window, hull_figure, subscripted
+from voxtal.reports.figure_labels import Label, add_labels, subscripted
+from voxtal.reports.hull_figure import energy_window, hull_figure, hull_sheet
 from voxtal.reports.hull_files import write_hull_files
 from voxtal.screening.hull import (
     HullEntry,
@@ -136,6 +139,45 @@ def test_figure_shows_the_hull_and_counts_what_it_leaves_out(tmp_path):
     svg = (tmp_path / "hull.svg").read_text()
     for text in ("1 more above", "known hull", "hull with candidates", "candidates, round 1"):
         assert f"<!-- {text}" in svg
+
+
+def test_sheet_has_a_panel_for_each_system_and_marks_new_phases(tmp_path):
+    """Fig. 5 would lack systems, or a discovery would look like any candidate."""
+    relaxed = replace(CO_HF[3], formation_energy_before=-0.1)
+    binary = build_hull([*CO_HF[:3], relaxed], "Co-Hf", "emt")
+    ternary = build_hull([entry("x", "candidate", -0.5, Al=1, Cr=1, Mn=1)], "Al-Cr-Mn", "emt")
+    hull_sheet([binary, ternary], tmp_path / "sheet.svg")
+    svg = (tmp_path / "sheet.svg").read_text()
+    for text in ("Co-Hf", "Al-Cr-Mn", "before relaxation", "new phase", "candidates", "Energy above hull"):
+        assert f"<!-- {text}" in svg
+    hull_sheet([], tmp_path / "none.png")
+    assert not (tmp_path / "none.png").is_file()
+
+
+def test_labels_keep_off_each_other_and_inside():
+    """Names of neighbouring phases could not be read."""
+    from matplotlib.figure import Figure
+    from matplotlib.text import Text
+
+    axes = Figure(figsize=(3, 2)).add_subplot()
+    at = [(0.0, 0.0), (0.02, 0.0), (0.04, 0.0), (1.0, 1.0)]
+    axes.set(xlim=(0, 1), ylim=(0, 1))
+    axes.figure.draw_without_rendering()
+    add_labels(axes, [Label(point, "Co2Hf") for point in at], np.array(at))
+    axes.figure.draw_without_rendering()
+    boxes = [Text.get_window_extent(label) for label in axes.texts]  # without the line to the point
+    assert not any(one.overlaps(other) for one, other in combinations(boxes, 2))
+    assert all(axes.bbox.contains(*box.min) and axes.bbox.contains(*box.max) for box in boxes)
+
+
+def test_a_candidate_that_became_a_known_phase_is_no_new_one():
+    """Rediscoveries would be counted as discoveries."""
+    hull = build_hull([*CO_HF[:3], replace(CO_HF[3], same_as="laves")], "Co-Hf", "emt")
+    rows = rows_of(hull)
+    assert rows["stable"]["on_hull"]
+    assert not rows["stable"]["new_phase"]
+    assert rows_of(build_hull(CO_HF, "Co-Hf", "emt"))["stable"]["new_phase"]
+    assert not rows_of(build_hull(CO_HF, "Co-Hf", "emt"))["above"]["new_phase"]
 
 
 def test_figure_of_four_elements_is_refused(tmp_path):

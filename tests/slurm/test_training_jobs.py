@@ -18,7 +18,8 @@ from voxtal.parallel.communicator import SerialCommunicator
 from voxtal.runs import Run
 from voxtal.structures.structure_set import FORMATION_ENERGY, StructureSet
 from voxtal.training.checkpoint import load_checkpoint
-from voxtal.training.stages import MODELS
+from voxtal.training.stages import models_of
+from voxtal.training.trainer import is_whole
 
 from .conftest import Cluster, wait_until
 
@@ -86,10 +87,28 @@ def undisturbed(cluster: Cluster, voxelized: Run) -> Run:
 
 def test_job_on_two_nodes_trains_every_model(undisturbed: Run) -> None:
     """The second habit of every user would not work, or each rank would train a model of its own."""
-    for model in MODELS:
+    models = models_of(undisturbed, undisturbed.round(0))
+    for model in models:
         assert (undisturbed.round(0).train(model) / "best.pt").is_file()
     commands = json.loads(undisturbed.manifest.read_text())["commands"]
-    assert [command["world_size"] for command in commands] == [2] * len(MODELS)
+    assert [command["world_size"] for command in commands] == [2] * len(models)
+
+
+def test_array_trains_the_network_of_every_element_once(cluster: Cluster, undisturbed: Run, tmp_path: Path) -> None:
+    """Its tasks would wait for each other, train the same element, or fail where another one is at work."""
+    run = copied(undisturbed, tmp_path / "run")
+    write_config(run.root / "voxtal.toml", separated(run.config.model_dump(exclude_none=True), steps=40))
+    job = cluster.submit(SCRIPT, run.root, "--array=1-2", MODELS="sites-ae-separated")
+    for task in ("1", "2"):
+        assert cluster.finish(f"{job}_{task}") == "COMPLETED", [log.read_text() for log in run.root.glob("*.out")]
+    for model in ("sites-ae-Cu", "sites-ae-Au"):
+        assert is_whole(run.round(0).train(model))
+        assert [line["step"] for line in losses(run, model)] == [10, 20, 30, 40]
+
+
+def separated(tree: dict[str, Any], steps: int) -> dict[str, Any]:
+    tree["train"]["separated_steps"] = steps
+    return tree
 
 
 def test_warned_and_requeued_job_has_the_losses_of_an_undisturbed_one(

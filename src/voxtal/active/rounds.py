@@ -1,6 +1,6 @@
 """A round as a restartable sequence of stages; each reads earlier files and leaves its own whole.
 
-structures -> voxelize -> autoencoders -> encode -> constraint -> ccdcgan -> generate -> screen -> relax -> hull
+structures -> voxelize -> autoencoders -> encode -> constraint -> generator -> generate -> screen -> relax -> hull
 -> augment (the next round's structures). A stage that is done finds so by itself, so running a round again
 after any kind of stop carries on where it stopped.
 """
@@ -40,8 +40,10 @@ from voxtal.structures.structure_set import (
     SPLIT,
     StructureSet,
 )
+from voxtal.training.encode import encode_graphs
 from voxtal.training.objectives import constraint_of, properties_of, scores
-from voxtal.training.stages import encode_graphs, train_model
+from voxtal.training.separated import SEPARATED, own_elements, own_model
+from voxtal.training.stages import train_model
 from voxtal.workflows.backends import backend_of
 from voxtal.workflows.labels import hull_of_run
 from voxtal.workflows.pool import available_cores
@@ -70,14 +72,17 @@ def run_round(
     Interrupted
         A stop signal came; the same call carries on.
     """
+    generator = run.config.generate.generator
+    separated = run.config.train.separated_steps > 0
     stages: list[tuple[str, Callable[[], Any]]] = [
         ("structures", lambda: _structures(run, paths, progress, say)),
         ("voxelize", lambda: _voxelize(run, paths, say)),
         ("train lattice-ae", lambda: train_model(run, paths, "lattice-ae", progress)),
         ("train sites-ae", lambda: train_model(run, paths, "sites-ae", progress)),
-        ("encode", lambda: encode_graphs(run, paths)),
+        *([(f"train {SEPARATED}", lambda: _train_separated(run, paths, progress))] if separated else []),
+        ("encode", lambda: encode_graphs(run, paths, progress)),
         ("train constraint", lambda: _train_constraints(run, paths, progress, say)),
-        ("train ccdcgan", lambda: train_model(run, paths, "ccdcgan", progress)),
+        (f"train {generator}", lambda: train_model(run, paths, generator, progress)),
         ("generate", lambda: generate(run, paths, run.config.generate.n, progress, say=say)),
         ("screen", lambda: screen(run, paths, progress, say)),
         ("relax", lambda: relax_selected(run, paths, progress)),
@@ -141,8 +146,13 @@ def _voxelize(run: Run, paths: RoundPaths, say: Say) -> None:
         run_ranks(command, available_cores())
 
 
+def _train_separated(run: Run, paths: RoundPaths, progress: Progress) -> None:
+    for number in own_elements(run, paths):
+        train_model(run, paths, own_model(number), progress)
+
+
 def _train_constraints(run: Run, paths: RoundPaths, progress: Progress, say: Say) -> None:
-    for name in properties_of(run.config.train.ccdcgan):
+    for name in properties_of(run.config.generator):
         train_model(run, paths, constraint_of(name), progress, say=say)
 
 
@@ -192,7 +202,7 @@ def _conclude_screen(
     attempts = candidates.properties[ATTEMPT][passed].astype(np.int64)
     graphs = graphs_of_attempts(run, paths, attempts)
     features = graphs.reshape(len(graphs), graphs.shape[1] * graphs.shape[2])
-    objectives = run.config.train.ccdcgan.objectives
+    objectives = run.config.generator.objectives
     predictions = predictions_of(candidates.subset(passed), [objective.property for objective in objectives])
     chosen = passed[select_candidates(scores(objectives, predictions), features, config.select, config.diversity)]
     for i in chosen:
@@ -206,7 +216,7 @@ def _conclude_screen(
                 "id": row["id"],
                 "round": paths.index,
                 "seed": run.config.seed,
-                "model": "ccdcgan",
+                "model": run.config.generate.generator,
                 "formula": row["formula"],
                 "outcome": row["outcome"],
                 "reason": row["reason"] or row["matches"],

@@ -62,7 +62,8 @@ def evaluate(
         typer.Option(
             "--phases",
             metavar="PATH",
-            help="More known phases, for hulls alone: the more complete, the better. Repeatable.",
+            help="More known phases, for hulls alone: the more complete, the better. Those of the systems that are "
+            "relaxed get labels by the same calculator, once. Repeatable.",
         ),
     ] = None,
     reference: Annotated[
@@ -76,10 +77,16 @@ def evaluate(
         typer.Option("--output", "-o", metavar="FOLDER", help="Where tables, figures and the ledger go."),
     ] = None,
     relax: Annotated[
-        int, typer.Option(min=0, help="Relax so many of the valid, unique and novel ones, at random, and of --systems.")
+        int,
+        typer.Option(
+            min=0,
+            help="Relax so many of the valid, unique and novel ones, at random, and of each of --systems; and the "
+            "known phases of their systems.",
+        ),
     ] = 0,
     systems: Annotated[
-        str | None, typer.Option(metavar="LIST", help="Chemical systems for the paper's Table 1: Co-Hf,Cd-Li.")
+        str | None,
+        typer.Option(metavar="LIST", help="Chemical systems for the paper's Table 1 and hulls: Co-Hf,Cd-Li."),
     ] = None,
     baseline: Annotated[
         Baseline | None, typer.Option("--baseline", help="Judge structures by element substitution beside them.")
@@ -117,47 +124,38 @@ def evaluate(
     Relaxations and the labels of known phases are kept in the ledger of the output folder (evaluate, if not given):
     the same command carries on after an interruption, and a larger --relax adds to what is there.
     """
+    from voxtal.cli.evaluate_attempts import Question, evaluate_attempts, task_of
     from voxtal.cli.ranks import together
     from voxtal.parallel.communicator import on_root, world
 
+    question = Question(
+        structures=tuple(structures or ()),
+        known=known,
+        phases=tuple(phases or ()),
+        reference=reference,
+        output=output,
+        relax=relax,
+        systems=systems or "",
+        baseline=baseline is not None,
+        attempts=attempts,
+        seed=seed,
+    )
     communicator = world()
     with together(communicator):
-        any_attempts = bool(
-            structures or known or phases or reference or output or relax or systems or baseline or attempts
-        )
         if roundtrip is not None:
-            if any_attempts or against:
+            if question.asked() or against:
                 raise UserError("--roundtrip judges a representation; leave the options of attempts and rounds out.")
             _evaluate_roundtrip(roundtrip, run, set_ or [], representation, json_, communicator)
             return
         if json_ is not None or representation is not Representation.SITES:
             raise UserError("--json and --representation belong to --roundtrip STRUCTURES.h5.")
-        if not any_attempts:
+        if not question.asked():
             _evaluate_round(run, set_ or [], round_, against or [], communicator)
             return
         if against:
             raise UserError("--against draws a round's models beside those of other runs; leave it out for attempts.")
-        from voxtal.cli.evaluate_attempts import evaluate_attempts, question
-
-        asked = on_root(
-            communicator,
-            lambda: question(
-                run,
-                set_ or [],
-                round_,
-                structures=structures or [],
-                known=known,
-                phases=phases or [],
-                reference=reference,
-                output=output,
-                baseline=baseline is not None,
-                attempts=attempts,
-                relax=relax,
-                systems=systems or "",
-                seed=seed,
-            ),
-        )
-        evaluate_attempts(*asked, communicator)
+        task = on_root(communicator, lambda: task_of(question, run, set_ or [], round_))
+        evaluate_attempts(task, communicator)
 
 
 def _evaluate_round(
@@ -184,6 +182,7 @@ def _evaluate_round(
     def conclude() -> None:
         _print_models(evaluation)
         _print_attempts(evaluation)
+        _print_beside_paper(evaluation)
         _draw_learning([paths, *others], paths.report)
         if relaxed_path(paths).is_file() and paths.hull.is_file():
             from voxtal.cli.round import print_summary
@@ -203,17 +202,14 @@ def _evaluate_models(run: Run, paths: RoundPaths) -> None:
 
 def _draw_learning(drawn: list[RoundPaths], folder: Path) -> None:
     """Learning curves of the rounds' autoencoders, and parity of their constraints."""
-    from voxtal.reports.learning_figures import learning_curves_figure, parity_figures
-    from voxtal.reports.run_data import read_metrics
+    from voxtal.reports.learning_figures import autoencoder_curves, learning_curves_figure, parity_figures
     from voxtal.runs import read_json
 
     runs = [paths.root.resolve().parent for paths in drawn]
     alike = len({run.name for run in runs}) < len(runs)
     rounds = {str(run) if alike else run.name: paths for run, paths in zip(runs, drawn, strict=True)}
     curves = {
-        f"{name} {log.parent.name}": read_metrics(log)
-        for name, paths in rounds.items()
-        for log in sorted(paths.train("").glob("*-ae*/metrics.jsonl"))
+        f"{name} {model}": lines for name, paths in rounds.items() for model, lines in autoencoder_curves(paths).items()
     }
     learning_curves_figure(curves, folder / "learning-curves.png")
     evaluations = {name: read_json(paths.evaluation) for name, paths in rounds.items() if paths.evaluation.is_file()}
@@ -247,8 +243,21 @@ def _print_attempts(evaluation: dict[str, Any]) -> None:
         print_table("Invalid", ["reason", "n"], list(evaluation["invalid_reasons"].items()))
 
 
+def _print_beside_paper(evaluation: dict[str, Any]) -> None:
+    from voxtal.cli.evaluation_tables import print_beside_paper
+    from voxtal.screening.metrics import share
+    from voxtal.screening.published import model_figures
+
+    passed = evaluation["funnel"]
+    attempts = {
+        "valid": share(passed["valid"], passed["attempts"]),
+        "distinct_of_valid": share(passed["novel"], passed["valid"]),
+    }
+    print_beside_paper({"this round": model_figures(evaluation) | attempts})
+
+
 def _reproduced(part: dict[str, Any], matcher: str) -> str:
-    from voxtal.cli.evaluate_attempts import share_text
+    from voxtal.cli.evaluation_tables import share_text
     from voxtal.screening.metrics import share
 
     return share_text(share(part[f"n_{matcher}"], part["n"]))

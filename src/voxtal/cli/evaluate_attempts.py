@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from voxtal.cli.common import pick_round, print_table, progress
+from voxtal.cli.common import pick_round, progress
+from voxtal.cli.evaluation_tables import print_beside_paper, print_figures
 from voxtal.errors import UserError
 
 if TYPE_CHECKING:
@@ -19,43 +20,64 @@ if TYPE_CHECKING:
     from voxtal.runs import Run
     from voxtal.screening.attempts import Row
     from voxtal.structures.structure_set import StructureSet
+    from voxtal.workflows.energies import Energies
 
 BASELINE = "substitution"
+MOST_PANELS = 12
+"""Of the sheet of hulls where no systems are named."""
 
 
 @dataclass(frozen=True)
 class Question:
-    """What is to be judged, and how; ``attempts`` is the baseline's budget."""
+    """The options of attempts, as they were given (``voxtal evaluate --help``)."""
 
-    structures: Sequence[Path]
+    structures: tuple[Path, ...] = ()
+    known: Path | None = None
+    phases: tuple[Path, ...] = ()
+    reference: Path | None = None
+    output: Path | None = None
+    relax: int = 0
+    systems: str = ""
+    baseline: bool = False
+    attempts: int | None = None
+    seed: int = 0
+
+    def asked(self) -> bool:
+        """Whether anything is asked of attempts."""
+        return self != Question(seed=self.seed)
+
+
+@dataclass(frozen=True)
+class Task:
+    """A question whose options go together: files that are there, systems that exist."""
+
+    question: Question
+    structures: tuple[Path, ...]
     known: Path
-    phases: Sequence[Path]
-    reference: Path | None
-    output: Path
-    baseline: bool
-    attempts: int | None
-    relax: int
-    systems: Sequence[str]
-    seed: int
+    reference: Path
+    systems: tuple[str, ...]
+    models: dict[str, Any]
+    """Figures of the round's models, where the attempts are a round's; they belong to the first set."""
+    run: Run
+    """Of the output folder: its ledger, with the configuration of ``--run``."""
+
+    @property
+    def inputs(self) -> list[Path]:
+        return [*self.structures, self.known, *self.question.phases]
 
 
-def question(
-    directory: Path,
-    overrides: list[str],
-    round: int | None,
-    *,
-    structures: list[Path],
-    known: Path | None,
-    phases: list[Path],
-    reference: Path | None,
-    output: Path | None,
-    baseline: bool,
-    attempts: int | None,
-    relax: int,
-    systems: str,
-    seed: int,
-) -> tuple[Question, Run]:
-    """What the options ask for, and the run of the output folder: its ledger, with ``directory``'s configuration.
+@dataclass(frozen=True)
+class Inputs:
+    """What the files hold: sets of attempts by name; what is known, for novelty, hulls and distributions."""
+
+    sets: dict[str, StructureSet]
+    known: StructureSet
+    phases: StructureSet
+    reference: StructureSet
+
+
+def task_of(question: Question, directory: Path, overrides: list[str], round: int | None) -> Task:
+    """What ``question`` asks for, with the configuration and, where no files are named, the round of ``directory``.
 
     Raises
     ------
@@ -64,32 +86,32 @@ def question(
     """
     from voxtal.config import CONFIG_NAME, build_config, load_config
     from voxtal.runs import Run
-    from voxtal.structures.phases import parse_system
+    from voxtal.structures.phases import parse_system, system_name
 
-    if attempts is not None and not baseline:
+    if question.attempts is not None and not question.baseline:
         raise UserError("--attempts is the number of the baseline's; it belongs to --baseline substitution.")
     here = directory / CONFIG_NAME
     config = load_config(here, overrides) if here.is_file() else build_config({}, overrides)
+    structures, known, folder, models = question.structures, question.known, Path("evaluate"), {}
     if known is None:
         if structures or not here.is_file():
             raise UserError("Name the known structures (the training set) with --known structures.h5.")
         paths = pick_round(Run(directory, config), round)
-        structures, known = [paths.candidates], paths.structures
-        output = output or paths.root / "evaluate"
-    elif not structures and not baseline:
+        structures, known, folder = (paths.candidates,), paths.structures, paths.root / "evaluate"
+        models = _models(paths.evaluation)
+    elif not structures and not question.baseline:
         raise UserError(
             "Name the attempts to judge with --structures generated.h5, or ask for --baseline substitution."
         )
-    for path in (*structures, known, *phases, reference):
-        if path is not None and not path.exists():
+    reference = question.reference or known
+    for path in (*structures, known, *question.phases, reference):
+        if not path.exists():
             raise UserError(f"There is no {path}.")
-    parsed = ["-".join(parse_system(system)) for system in systems.split(",") if system.strip()]
-    folder = output or Path("evaluate")
-    asked = Question(structures, known, phases, reference, folder, baseline, attempts, relax, parsed, seed)
-    return asked, Run(folder, config)
+    systems = tuple(system_name(parse_system(system)) for system in question.systems.split(",") if system.strip())
+    return Task(question, structures, known, reference, systems, models, Run(question.output or folder, config))
 
 
-def evaluate_attempts(question: Question, run: Run, communicator: Communicator) -> None:
+def evaluate_attempts(task: Task, communicator: Communicator) -> None:
     """Write ``evaluation.json``, a table for each set, the figures, and with relaxations hulls and Table 1."""
     from voxtal.parallel.communicator import on_root
     from voxtal.runs import exclusive
@@ -97,30 +119,38 @@ def evaluate_attempts(question: Question, run: Run, communicator: Communicator) 
 
     with ExitStack() as stack:
 
-        def begin() -> tuple[dict[str, StructureSet], StructureSet, StructureSet]:
-            stack.enter_context(exclusive(question.output, "voxtal evaluate"))
-            return _read(question)
+        def begin() -> Inputs:
+            stack.enter_context(exclusive(task.run.root, "voxtal evaluate"))
+            return _read(task)
 
-        sets, known, reference = on_root(communicator, begin)
+        inputs = on_root(communicator, begin)
         tables = {}
-        for name, attempts in sets.items():
+        for name, attempts in inputs.sets.items():
             if communicator.rank == 0:
                 typer.echo(f"{name}: {len(attempts)} attempts")
-            tables[name] = judge_attempts(attempts, known, progress, communicator)
-        on_root(communicator, lambda: _conclude(question, run, sets, tables, known, reference))
+            tables[name] = judge_attempts(attempts, inputs.known, progress, communicator)
+        on_root(communicator, lambda: _conclude(task, inputs, tables))
 
 
-def _read(question: Question) -> tuple[dict[str, StructureSet], StructureSet, StructureSet]:
-    """The sets of attempts by name, the known structures and the reference."""
+def _models(evaluation: Path) -> dict[str, Any]:
+    from voxtal.runs import read_json
+    from voxtal.screening.published import model_figures
+
+    return model_figures(read_json(evaluation)) if evaluation.is_file() else {}
+
+
+def _read(task: Task) -> Inputs:
     from voxtal.structures.substitution import substituted
+    from voxtal.workflows.energies import all_phases
 
+    question = task.question
     sets: dict[str, StructureSet] = {}
-    for path in question.structures:
+    for path in task.structures:
         name = path.stem if path.stem not in sets else str(path).replace("/", "_")
         sets[name] = _read_set(path, failures=True)
-    known = _read_set(question.known, failures=False)
+    known = _read_set(task.known, failures=False)
     if len(known) == 0:
-        raise UserError(f"--known {question.known} holds no structures.")
+        raise UserError(f"--known {task.known} holds no structures.")
     if question.baseline:
         budget = question.attempts or max((len(attempts) for attempts in sets.values()), default=0)
         if not budget:
@@ -129,7 +159,9 @@ def _read(question: Question) -> tuple[dict[str, StructureSet], StructureSet, St
     for name, attempts in sets.items():
         if len(attempts) == 0:
             raise UserError(f"{name} holds no attempts.")
-    return sets, known, known if question.reference is None else _read_set(question.reference, failures=False)
+    more = {path.name: _read_set(path, failures=False) for path in question.phases} if question.relax else {}
+    reference = known if task.reference == task.known else _read_set(task.reference, failures=False)
+    return Inputs(sets, known, all_phases(known, more), reference)
 
 
 def _read_set(path: Path, failures: bool) -> StructureSet:
@@ -164,79 +196,72 @@ def _without_atoms(ids: Sequence[str]) -> StructureSet:
     )
 
 
-def _conclude(
-    question: Question,
-    run: Run,
-    sets: Mapping[str, StructureSet],
-    tables: Mapping[str, list[Row]],
-    known: StructureSet,
-    reference: StructureSet,
-) -> None:
+def _conclude(task: Task, inputs: Inputs, tables: Mapping[str, list[Row]]) -> None:
     """Relax, sum up, write and print; on rank 0."""
     from voxtal.runs import sha256_of, write_json
     from voxtal.screening.attempts import write_attempts
+    from voxtal.screening.published import PUBLISHED
     from voxtal.screening.summary import summarize, system_table
 
-    figures: dict[str, Any] = {}
+    output, figures = task.run.root, {}
     for name, rows in tables.items():
-        if question.relax:
-            _label(question, run, name, sets[name], rows, known)
-        write_attempts(question.output / f"{name}.csv", rows)
-        figures[name] = summarize(rows, reference)
-        figures[name]["systems"] = system_table(rows, question.systems)
-        _write_system_table(question.output / f"{name}-systems.csv", figures[name]["systems"])
-    files = {
-        str(path): sha256_of(path)
-        for path in (*question.structures, question.known, *question.phases)
-        if path.is_file()
-    }
+        if task.question.relax:
+            _label(task, inputs, name, rows)
+        write_attempts(output / f"{name}.csv", rows)
+        figures[name] = summarize(rows, inputs.reference)
+        figures[name]["systems"] = system_table(rows, task.systems)
+        _write_system_table(output / f"{name}-systems.csv", figures[name]["systems"])
     made_with = {
-        "known": str(question.known),
-        "n_known": len(known),
-        "phases": [str(path) for path in question.phases],
-        "reference": str(question.reference or question.known),
-        "seed": question.seed,
-        "inputs_sha256": files,
+        "known": str(task.known),
+        "n_known": len(inputs.known),
+        "phases": [str(path) for path in task.question.phases],
+        "reference": str(task.reference),
+        "seed": task.question.seed,
+        "inputs_sha256": {str(path): sha256_of(path) for path in task.inputs if path.is_file()},
     }
-    write_json(question.output / "evaluation.json", {**made_with, "sets": figures})
-    _draw(question, sets, tables, known)
+    measured = {"sets": figures, "models": task.models, "published": PUBLISHED}
+    write_json(output / "evaluation.json", {**made_with, **measured})
+    _draw(output, inputs.sets, tables, inputs.known)
     print_figures(figures)
-    typer.echo(f"{question.output}: evaluation.json, one CSV a set, elements and densities as PNG")
+    first = next(iter(figures))
+    print_beside_paper(figures | {first: task.models | figures[first]})
+    typer.echo(f"{output}: evaluation.json, one CSV a set, elements, densities and hulls as PNG")
 
 
-def _label(
-    question: Question, run: Run, name: str, attempts: StructureSet, rows: list[Row], known: StructureSet
-) -> None:
-    """Relax a random sample of the new structures, and as many of each system asked for; draw redefined hulls."""
-    import numpy as np
-
-    from voxtal.reports.hull_figure import DRAWABLE_ELEMENTS
-    from voxtal.reports.hull_files import write_hull_files
+def _label(task: Task, inputs: Inputs, name: str, rows: list[Row]) -> None:
+    """Relax a random sample of the new structures, and as many of each system asked for; draw hulls."""
     from voxtal.screening.attempts import new_ones, sample
-    from voxtal.structures.structure_set import StructureSet
     from voxtal.workflows.energies import energies_above_known
 
+    n, seed = task.question.relax, task.question.seed
     new = new_ones(rows)
-    sampled = sample(new, question.relax, question.seed)
-    asked = [[i for i in new if rows[i]["system"] == system] for system in question.systems]
-    chosen = sorted({*sampled, *(i for group in asked for i in sample(group, question.relax, question.seed))})
-    competing = known
-    for path in question.phases:
-        more = _read_set(path, failures=False)
-        competing = StructureSet.concatenate(
-            [competing, more.subset(np.flatnonzero(~np.isin(more.ids, competing.ids)))]
-        )
+    sampled = sample(new, n, seed)
+    asked = [[i for i in new if rows[i]["system"] == system] for system in task.systems]
+    chosen = sorted({*sampled, *(i for group in asked for i in sample(group, n, seed))})
     typer.echo(f"{name}: relaxing {len(chosen)} of {len(new)} valid, unique and novel ones")
-    energies = energies_above_known(attempts.subset(chosen), competing, run, progress)
+    attempts = inputs.sets[name].subset(chosen)
+    energies = energies_above_known(attempts, inputs.phases, task.run, progress, task.systems)
     for i in chosen:
         rows[i] |= energies.labels.get(rows[i]["id"], {"relaxation": "failed"})
     for i in sampled:
         rows[i]["sampled"] = True
-    folder = question.output / "hulls" / name
+    _write_hulls(task, name, energies)
+
+
+def _write_hulls(task: Task, name: str, energies: Energies) -> None:
+    """The hull of each system that was asked for or has a new phase, and a sheet of them (Fig. 5)."""
+    from voxtal.reports.hull_figure import DRAWABLE_ELEMENTS, hull_sheet
+    from voxtal.reports.hull_files import write_hull_files
+
+    folder, sheet = task.run.root / "hulls" / name, task.run.root / f"{name}-hulls.png"
     shutil.rmtree(folder, ignore_errors=True)  # of another sample, or of fewer known phases
-    for system in energies.redefined():
-        if len(system.split("-")) in DRAWABLE_ELEMENTS:
-            write_hull_files(energies.hull(system), folder / system)
+    sheet.unlink(missing_ok=True)
+    drawable = [system for system in energies.new if len(system.split("-")) in DRAWABLE_ELEMENTS]
+    hulls = {system: energies.hull(system) for system in dict.fromkeys((*task.systems, *drawable))}
+    for system, hull in hulls.items():
+        write_hull_files(hull, folder / system)
+    shown = [hulls[system] for system in task.systems or drawable[:MOST_PANELS]]
+    hull_sheet([hull for hull in shown if len(hull["elements"]) in DRAWABLE_ELEMENTS], sheet)
 
 
 def _write_system_table(path: Path, table: Sequence[Mapping[str, Any]]) -> None:
@@ -251,12 +276,7 @@ def _write_system_table(path: Path, table: Sequence[Mapping[str, Any]]) -> None:
             writer.writerows(table)
 
 
-def _draw(
-    question: Question,
-    sets: Mapping[str, StructureSet],
-    tables: Mapping[str, list[Row]],
-    known: StructureSet,
-) -> None:
+def _draw(folder: Path, sets: Mapping[str, StructureSet], tables: Mapping[str, list[Row]], known: StructureSet) -> None:
     from voxtal.reports.element_figures import element_density_figure, periodic_table_figure
     from voxtal.screening.attempts import element_counts
 
@@ -267,86 +287,6 @@ def _draw(
     counts = {name: element_counts(structures) for name, structures in valid.items()}
     known_counts = element_counts(known)
     for name in sets:
-        periodic_table_figure(counts[name], known_counts, question.output / f"{name}-elements.png")
+        periodic_table_figure(counts[name], known_counts, folder / f"{name}-elements.png")
     sizes = {name: len(structures) for name, structures in valid.items()}
-    element_density_figure(counts, sizes, known_counts, len(known), question.output / "element-densities.png")
-
-
-_SHARES = (
-    ("valid", "valid, of attempts"),
-    ("compositionally_valid", "and compositionally valid (SMACT), of attempts"),
-    ("unique", "valid and unique, of attempts"),
-    ("novel", "valid, unique and novel (V.U.N.), of attempts"),
-    ("distinct_of_valid", "V.U.N., of valid"),
-    ("labelled_of_sampled", "relaxation gave an energy, of sample"),
-    ("with_competing_of_labelled", "their system has known compounds, of these"),
-    ("negative_ef_of_labelled", "E_f < 0 after relaxation, of these"),
-    ("metastable_of_sampled", "E_hull <= 0.1 eV/atom, of sample"),
-    ("stable_of_sampled", "E_hull <= 0, of sample"),
-    ("sun_metastable", "S.U.N. at 0.1 eV/atom, of attempts"),
-    ("sun_stable", "S.U.N. at 0, of attempts"),
-)
-_MEANS = (
-    ("mean_abs_delta_ef_ev_per_atom", "mean |dE_f| of relaxation, eV/atom"),
-    ("rmsd_angstrom", "mean RMSD to relaxed, A"),
-)
-_DISTANCES = (
-    ("density_distance", "Wasserstein-1 of density, g/cm^3"),
-    ("n_elements_distance", "Wasserstein-1 of number of elements"),
-)
-
-
-def print_figures(figures: Mapping[str, Mapping[str, Any]]) -> None:
-    """Print all sets side by side, then Table 1 of each."""
-    sets = list(figures.values())
-    rows: list[tuple[str, ...]] = [("attempts", *(str(one["attempts"]) for one in sets))]
-    lines = [(key, title, share_text) for key, title in _SHARES] + [(key, title, _mean_text) for key, title in _MEANS]
-    lines += [(key, title, _distance_text) for key, title in _DISTANCES]
-    for key, title, text in lines:
-        if any(key in one for one in sets):
-            rows.append((title, *(text(one[key]) if key in one else "-" for one in sets)))
-    if any("sampled" in one for one in sets):
-        counts = [one.get("sampled") for one in sets]
-        rows.append(("random sample of V.U.N., relaxed", *(f"{n['n']} of {n['of']}" if n else "-" for n in counts)))
-    rows.append(("chemical systems of valid", *(str(one["n_systems"]) for one in sets)))
-    rows.append(("elements of valid", *(str(one["n_elements"]) for one in sets)))
-    print_table("Attempts (95% intervals)", ["figure", *figures], rows)
-    for name, one in figures.items():
-        if one["systems"]:
-            _print_systems(name, one["systems"])
-
-
-def _print_systems(name: str, table: Sequence[Mapping[str, Any]]) -> None:
-    columns = ["system", "# gen", "# relaxed", "mean |dE_f|", "# |dE_f| < 0.2", "mean E_f", "mean E_hull"]
-    rows = [
-        (
-            row["system"],
-            row["n_generated"],
-            row["n_relaxed"],
-            row["mean_abs_delta_ef_ev_per_atom"],
-            "-"
-            if row["share_delta_ef_below_0.2"] is None
-            else f"{row['n_delta_ef_below_0.2']} ({row['share_delta_ef_below_0.2']:.1%})",
-            row["mean_formation_energy_ev_per_atom"],
-            row["mean_e_above_hull_ev_per_atom"],
-        )
-        for row in table
-    ]
-    print_table(f"Systems, {name} (eV/atom)", columns, rows)
-
-
-def share_text(one: Mapping[str, Any]) -> str:
-    """A share as a person reads it: ``41/50 = 82.0% [69.2%, 90.2%]``."""
-    if one["share"] is None:
-        return f"0 of {one['of']}"
-    interval = f"{one['share']:.1%} [{one['low']:.1%}, {one['high']:.1%}]"
-    return interval if one["n"] is None else f"{one['n']}/{one['of']} = {interval}"
-
-
-def _mean_text(one: Mapping[str, Any]) -> str:
-    error = "" if one["standard_error"] is None else f" +- {one['standard_error']:.3f}"
-    return "-" if one["mean"] is None else f"{one['mean']:.3f}{error} (n = {one['n']})"
-
-
-def _distance_text(one: Mapping[str, Any]) -> str:
-    return "-" if one["wasserstein_1"] is None else f"{one['wasserstein_1']:.3f} (n = {one['n']}, {one['n_reference']})"
+    element_density_figure(counts, sizes, known_counts, len(known), folder / "element-densities.png")

@@ -105,7 +105,7 @@ def _of_input(
     from voxtal.errors import UserError
     from voxtal.screening.competing import MATERIALS_PROJECT, competing_entries
     from voxtal.screening.hull import build_hull, build_hulls, lowest_elements
-    from voxtal.structures.phases import parse_system
+    from voxtal.structures.phases import parse_system, system_name
     from voxtal.workflows.labels import COMPETING_FOLDER, within
 
     entries, method = _read(source, "candidate" if competing else "given")
@@ -131,7 +131,7 @@ def _of_input(
         together = within(together, symbols, method, str(source))
     if asked is None and len(symbols) > MOST_ELEMENTS:
         return build_hulls(together, method)
-    return build_hull(together, "-".join(symbols), method)
+    return build_hull(together, system_name(symbols), method)
 
 
 def _read(source: Path, role: Role) -> tuple[list[HullEntry], str]:

@@ -15,6 +15,7 @@ VERBS = {
     "train": "train",
     "encode": "encode",
     "generate": "generate",
+    "export": "export",
     "evaluate": "evaluate",
     "hull": "hull",
     "augment": "augment",

@@ -10,22 +10,27 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from voxtal.cli.common import RoundOption, RunOption, SetOption, open_run, pick_round, progress
-from voxtal.errors import UserError
+from voxtal.errors import InUse, UserError
 
 if TYPE_CHECKING:
-    from voxtal.config import GANConfig
-    from voxtal.runs import RoundPaths
+    from voxtal.runs import RoundPaths, Run
 
 
 def train(
-    model: Annotated[str, typer.Argument(help="lattice-ae, sites-ae, constraint or ccdcgan.")],
+    model: Annotated[
+        str,
+        typer.Argument(
+            help="lattice-ae, sites-ae, constraint, ccdcgan or flow; all: each that a round needs, in turn. "
+            "With train.separated_steps: sites-ae-Co, one element's, or sites-ae-separated, those of all elements."
+        ),
+    ],
     property_: Annotated[
         str | None,
         typer.Option(
             "--property",
             metavar="NAME",
             help="Of constraint: any numeric column of the structures, such as band_gap. "
-            "If not given, the formation energy and every property of train.ccdcgan.objectives.",
+            "If not given, the formation energy and every property of the generator's objectives.",
         ),
     ] = None,
     run: RunOption = Path("."),
@@ -36,13 +41,17 @@ def train(
         typer.Option(help="none, ddp (torch.distributed), horovod, or auto: what the launcher was made for."),
     ] = "auto",
 ) -> None:
-    """Train one model on a round's voxels (autoencoders) or crystal graphs (constraint, ccdcgan).
+    """Train one model on a round's voxels (autoencoders) or crystal graphs (constraint, ccdcgan, flow).
 
-    A constraint predicts one property; those that ccdcgan's objectives need and that are not there are trained first.
+    A constraint predicts one property; those of a generator's objectives that are not there are trained first.
 
     Alone, or on many ranks under srun, torchrun, mpirun or horovodrun: the batch is shared among them, and the losses
     are those of one process. Resumes from its newest checkpoint, on any number of ranks; Ctrl-C, SIGTERM and SIGUSR1
     write one first (exit code 75).
+
+    sites-ae-separated passes over elements that other processes are at work on: start it many times, as an array.
+
+    Example: voxtal train all --run runs/co-hf
 
     Example: voxtal train sites-ae --run runs/co-hf --set train.sites_ae.steps=2000
 
@@ -56,26 +65,35 @@ def train(
     from voxtal.parallel.data_parallel import data_parallel
     from voxtal.runs import append_manifest, exclusive
     from voxtal.structures.structure_set import StructureSet
+    from voxtal.training.encode import encode_graphs
     from voxtal.training.objectives import labels, property_of
-    from voxtal.training.stages import MODELS, encode_graphs, train_model
+    from voxtal.training.separated import SEPARATED, own_element
+    from voxtal.training.stages import GENERATORS, MODELS, train_model
 
     ranks = data_parallel(parallel, opened.config.train.gradient_compression)
     with together(ranks):
         paths = pick_round(opened, round_)
 
-        def begin(name: str, held: ExitStack) -> None:
+        def begin(name: str, held: ExitStack) -> bool:
+            """False where it is one of all elements' and another process is at work on it."""
             predicts = property_of(name)
             if predicts is not None:
                 labels(StructureSet.read(paths.structures), predicts, paths.structures)
-            folder = paths.train(name) if name in MODELS or predicts else paths.root
-            held.enter_context(exclusive(folder, f"voxtal train {name}"))
-            if predicts is not None or name == "ccdcgan":
-                encode_graphs(opened, paths)
+            known = name in MODELS or predicts or own_element(name)
+            try:
+                held.enter_context(exclusive(paths.train(name) if known else paths.root, f"voxtal train {name}"))
+            except InUse:
+                if model != SEPARATED:
+                    raise
+                return False
+            if predicts is not None or name in GENERATORS:
+                encode_graphs(opened, paths, progress)
+            return True
 
-        gan = opened.config.train.ccdcgan
-        for name in on_root(ranks, lambda: _models(model, property_, gan, paths)):
+        for name in on_root(ranks, lambda: _models(model, property_, opened, paths)):
             with ExitStack() as held:
-                on_root(ranks, partial(begin, name, held))
+                if not on_root(ranks, partial(begin, name, held)):
+                    continue
                 trained = train_model(opened, paths, name, progress, ranks, typer.echo)
                 if ranks.rank == 0:
                     if trained:
@@ -88,16 +106,26 @@ def train(
     ranks.close()
 
 
-def _models(model: str, property_: str | None, gan: GANConfig, paths: RoundPaths) -> list[str]:
+def _models(model: str, property_: str | None, run: Run, paths: RoundPaths) -> list[str]:
     """What is to be trained, in order."""
     from voxtal.training.objectives import constraint_of, properties_of, untrained
+    from voxtal.training.separated import NOT_SEPARATED, SEPARATED, own_elements, own_model
+    from voxtal.training.stages import GENERATORS, models_of
 
+    config = run.config
     if property_ is not None:
         if model != "constraint":
             raise UserError(f"--property {property_} belongs to `voxtal train constraint`, not to {model}.")
         return [constraint_of(property_)]
+    if model == "all":
+        return models_of(run, paths)
+    if model == SEPARATED:
+        if not config.train.separated_steps:
+            raise UserError(NOT_SEPARATED)
+        return [own_model(number) for number in own_elements(run, paths)]
     if model == "constraint":
-        return [constraint_of(name) for name in properties_of(gan)]
-    if model == "ccdcgan":
-        return [*(constraint_of(name) for name in untrained(paths, (o.property for o in gan.objectives))), model]
+        return [constraint_of(name) for name in properties_of(config.generator)]
+    if model in GENERATORS:
+        asked = (objective.property for objective in getattr(config.train, model).objectives)
+        return [*(constraint_of(name) for name in untrained(paths, asked)), model]
     return [model]

@@ -164,14 +164,16 @@ def _networks(run: Run, found: _Found) -> Callable[[], Decoded] | None:
     paths = found.paths
     if paths is None or not paths.graphs.is_file():
         return None
-    models = [paths.train(name) / "best.pt" for name in ("lattice-ae", "sites-ae")]
-    encoded = paths.graphs.stat().st_mtime
-    if not all(model.is_file() and model.stat().st_mtime <= encoded for model in models):
-        return None
     from voxtal.data.graphs import GraphSet
+    from voxtal.training.separated import own_model
 
     graphs = GraphSet.read(paths.graphs)
-    own = graphs.graphs[graphs.rows == found.row]
+    names = ("lattice-ae", "sites-ae", *map(own_model, graphs.separated))
+    encoded = paths.graphs.stat().st_mtime
+    models = [paths.train(name) / "best.pt" for name in names]
+    if not all(model.is_file() and model.stat().st_mtime <= encoded for model in models):
+        return None
+    own = graphs.dense(graphs.rows == found.row)
     if not len(own):
         return None
 

@@ -1,13 +1,11 @@
-"""Networks on batches of one shape, on one thread: what comes out for a row does not depend on its company."""
+"""Networks on batches of one shape: what comes out for a row does not depend on its company."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 
 import numpy as np
 import torch
-from threadpoolctl import threadpool_limits
 from torch import Tensor
 
 
@@ -24,18 +22,3 @@ def batched(
         batch = np.zeros((size, *rows.shape[1:]), dtype=np.float32)
         batch[: len(part)] = part
         yield network(torch.from_numpy(batch).to(device))[: len(part)].float().cpu().numpy()
-
-
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """One thread for PyTorch and NumPy: what sums come to would depend on how many share them.
-
-    Blocks are shared out to ranks, so that nothing is lost where there is a rank for each core.
-    """
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        with threadpool_limits(limits=1):
-            yield
-    finally:
-        torch.set_num_threads(before)

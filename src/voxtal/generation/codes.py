@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,6 +10,7 @@ from ase.data import chemical_symbols
 
 from voxtal.generation.request import Request
 from voxtal.representations.crystal_graph import GraphLayout
+from voxtal.structures.phases import system_name
 
 MAX_ELEMENTS = 10
 """An attempt with more is none: nothing in the Materials Project has more than nine, and each would be decoded."""
@@ -45,6 +46,14 @@ class Codes:
     def __len__(self) -> int:
         return len(self.lattice)
 
+    def subset(self, rows: np.ndarray) -> Codes:
+        """The codes of some attempts (k,), rising."""
+        kept = np.isin(self.owner, rows)
+        owner = np.searchsorted(rows, self.owner[kept])
+        return Codes(
+            self.lattice[rows], owner, self.numbers[kept], self.sites[kept], self.drawn[rows], self.reasons[rows]
+        )
+
 
 def codes_of_graphs(graphs: np.ndarray, layout: GraphLayout, threshold: float, request: Request | None = None) -> Codes:
     """The codes that crystal graphs (n, side, side) hold, and what of them is asked for.
@@ -61,7 +70,7 @@ def codes_of_graphs(graphs: np.ndarray, layout: GraphLayout, threshold: float, r
     reasons[count == 0] = NOT_DRAWN if request.chooses else NO_ELEMENTS
     reasons[~present.any(axis=1) & (count == 0)] = NO_ELEMENTS
     owner, element = np.nonzero(wanted & (reasons == "")[:, None])
-    drawn = [_system(layout.elements[j] for j in np.flatnonzero(row)) for row in present]
+    drawn = [system_name(chemical_symbols[layout.elements[j]] for j in np.flatnonzero(row)) for row in present]
     return Codes(
         np.asarray(lattice, dtype=np.float32),
         owner,
@@ -70,6 +79,15 @@ def codes_of_graphs(graphs: np.ndarray, layout: GraphLayout, threshold: float, r
         np.asarray(drawn, dtype=np.str_),
         reasons.astype(np.str_),
     )
+
+
+def codes_of_tokens(lattice: np.ndarray, owner: np.ndarray, numbers: np.ndarray, sites: np.ndarray) -> Codes:
+    """Codes of attempts that all have elements; ``owner`` to ``sites`` as :class:`Codes` has them."""
+    ends = np.searchsorted(owner, np.arange(1, len(lattice)))
+    drawn = np.asarray(
+        [system_name(chemical_symbols[z] for z in part.tolist()) for part in np.split(numbers, ends)], dtype=np.str_
+    )
+    return Codes(lattice, owner, numbers, sites, drawn, np.full(len(lattice), "", dtype=np.str_))
 
 
 def graphs_of_codes(codes: Codes, layout: GraphLayout) -> np.ndarray:
@@ -87,7 +105,3 @@ def _wanted(present: np.ndarray, symbols: Sequence[str], request: Request) -> np
     if request.elements:
         allowed &= np.isin(symbols, request.elements)
     return present & allowed
-
-
-def _system(numbers: Iterable[int]) -> str:
-    return "-".join(sorted(chemical_symbols[z] for z in numbers))

@@ -68,10 +68,16 @@ class CandidatesFolder:
     def _set_aside(self) -> Path:
         aside = next(path for i in count(1) if not (path := self.root / f"earlier-{i:03d}").exists())
         aside.mkdir()
-        for name in ("candidates.h5", "blocks", "request.json"):
+        for name in ("candidates.h5", "blocks", "request.json", "times.json"):
             if (self.root / name).exists():
                 (self.root / name).rename(aside / name)
         return aside
+
+    def note_time(self, attempts: int, seconds: float, ranks: int) -> None:
+        """Add to ``times.json`` how long it took to make attempts; a call that was killed leaves nothing there."""
+        path = self.root / "times.json"
+        times = read_json(path) if path.is_file() else []
+        write_json(path, [*times, {"attempts": attempts, "seconds": round(seconds, 2), "ranks": ranks}])
 
     def missing(self, n: int) -> list[range]:
         """The blocks of the first ``n`` attempts that are not there."""

@@ -5,7 +5,7 @@ What cannot be decoded comes back as its :class:`Undecodable`, so that one bad c
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -25,9 +25,12 @@ from voxtal.representations.reasons import Undecodable
 from voxtal.representations.sites import SitesGrid
 from voxtal.representations.sites_decoding import decode_sites
 from voxtal.training.device import Arithmetic
+from voxtal.training.separated import by_network
 
 _IMAGES_AT_ONCE = 32
 _DENSE_AT_ONCE = 256
+_OF_AN_ELEMENT_AT_ONCE = 4
+"""Of an element with its own network: there are few in a block of attempts, and batches are filled up."""
 
 
 class CellReader(Protocol):
@@ -49,12 +52,27 @@ def cell_reader(network: nn.Module, voxels: VoxelsConfig, arithmetic: Arithmetic
     return _VoxelCells(_Images(_placed(network, arithmetic), arithmetic), LatticeGrid.of(voxels))
 
 
-def sites_reader(network: nn.Module, voxels: VoxelsConfig, arithmetic: Arithmetic) -> SitesReader:
-    """For a sites autoencoder, on the device of ``arithmetic``."""
+def sites_reader(
+    network: nn.Module, voxels: VoxelsConfig, arithmetic: Arithmetic, own: Mapping[int, nn.Module] | None = None
+) -> SitesReader:
+    """For a sites autoencoder, on the device of ``arithmetic``. ``own``: those of elements that have another one."""
+    if not own:
+        return _sites_reader(network, voxels, arithmetic)
+    readers = {
+        number: _sites_reader(other, voxels, arithmetic, _OF_AN_ELEMENT_AT_ONCE) for number, other in own.items()
+    }
+    return _SeparatedSites(_sites_reader(network, voxels, arithmetic), readers)
+
+
+def _sites_reader(
+    network: nn.Module, voxels: VoxelsConfig, arithmetic: Arithmetic, at_once: int | None = None
+) -> SitesReader:
     if isinstance(network, AtomsAutoencoder):
         middle = voxels.box_angstrom / 2
-        return _DenseSites(arithmetic.place(network), middle, arithmetic.device)  # type: ignore[arg-type]
-    return _VoxelSites(_Images(_placed(network, arithmetic), arithmetic), SitesGrid.of(voxels))
+        placed = arithmetic.place(network)
+        return _DenseSites(placed, middle, arithmetic.device, at_once or _DENSE_AT_ONCE)  # type: ignore[arg-type]
+    images = _Images(_placed(network, arithmetic), arithmetic, at_once or _IMAGES_AT_ONCE)
+    return _VoxelSites(images, SitesGrid.of(voxels))
 
 
 def _placed(network: nn.Module, arithmetic: Arithmetic) -> VoxelAutoencoder:
@@ -67,6 +85,7 @@ def _placed(network: nn.Module, arithmetic: Arithmetic) -> VoxelAutoencoder:
 class _Images:
     network: VoxelAutoencoder
     arithmetic: Arithmetic
+    at_once: int = _IMAGES_AT_ONCE
 
     def of(self, codes: np.ndarray) -> Iterator[np.ndarray]:
         """Images (G, G, G), one by one; dense ones are held for a batch only."""
@@ -75,7 +94,7 @@ class _Images:
             with self.arithmetic.autocast():
                 return self.network.decode(batch)[:, 0]
 
-        for images in batched(decode, codes, _IMAGES_AT_ONCE, self.arithmetic.device):
+        for images in batched(decode, codes, self.at_once, self.arithmetic.device):
             yield from images
 
 
@@ -112,6 +131,7 @@ class _DenseSites:
     network: AtomsAutoencoder
     middle: float
     device: torch.device
+    at_once: int
 
     def read(self, codes: np.ndarray, numbers: np.ndarray) -> Iterator[np.ndarray | Undecodable]:
         def decode(batch: Tensor) -> Tensor:
@@ -119,9 +139,24 @@ class _DenseSites:
             return torch.cat([places.flatten(1), logits.argmax(1, keepdim=True)], dim=1)
 
         rows = np.concatenate([codes, numbers[:, None].astype(np.float32)], axis=1)
-        for found in batched(decode, rows, _DENSE_AT_ONCE, self.device):
+        for found in batched(decode, rows, self.at_once, self.device):
             for values in found.astype(np.float64):
                 yield values[:-1].reshape(-1, 3)[: int(values[-1])] + self.middle
+
+
+@dataclass(frozen=True)
+class _SeparatedSites:
+    """Each element's codes to its own reader, the others to ``combined``."""
+
+    combined: SitesReader
+    own: Mapping[int, SitesReader]
+
+    def read(self, codes: np.ndarray, numbers: np.ndarray) -> Iterator[np.ndarray | Undecodable]:
+        found: dict[int, np.ndarray | Undecodable] = {}
+        for number, places in by_network(numbers, self.own):
+            reader = self.own.get(number, self.combined)
+            found |= zip(places.tolist(), reader.read(codes[places], numbers[places]), strict=True)
+        return (found[place] for place in range(len(numbers)))
 
 
 def _standard(cell: np.ndarray) -> np.ndarray:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable, Collection
 from contextlib import AbstractContextManager
 from functools import cache
@@ -12,15 +13,17 @@ from typing import Any
 import numpy as np
 from ase.data import chemical_symbols
 
+from voxtal.config import Config
 from voxtal.data.graphs import GraphSet
 from voxtal.errors import UserError
-from voxtal.generation.batches import one_thread
+from voxtal.generation.analogue import AnalogueGenerator
+from voxtal.generation.codes import graphs_of_codes
 from voxtal.generation.decode import Decoded, Decoder
+from voxtal.generation.flow import FlowGenerator
 from voxtal.generation.folder import candidates_folder
 from voxtal.generation.generators import BATCH, Draw, Generator, GraphGenerator
 from voxtal.generation.readers import cell_reader, sites_reader
 from voxtal.generation.request import Request
-from voxtal.generation.sampling import sample_graphs
 from voxtal.models.build import restore
 from voxtal.parallel.communicator import Communicator, SerialCommunicator, on_root
 from voxtal.parallel.data_parallel import launch_of
@@ -28,8 +31,9 @@ from voxtal.parallel.tasks import advancing, gathered, shown
 from voxtal.runs import RoundPaths, Run, sha256_of
 from voxtal.structures.structure_set import REASON, SOURCE, StructureSet
 from voxtal.training.checkpoint import load
-from voxtal.training.device import Arithmetic
+from voxtal.training.device import Arithmetic, one_thread
 from voxtal.training.objectives import constraint_of, load_constraints, properties_of
+from voxtal.training.separated import own_model
 
 ATTEMPT = "attempt"
 """Property: number of the attempt; with the seed it makes the structure again."""
@@ -77,7 +81,7 @@ def generate(
 
     def claim() -> list[range]:
         request.check(chemical_symbols[z] for z in GraphSet.read(paths.graphs, stop=0).layout.elements)
-        folder.claim(request, _made_by(run, paths), say)
+        folder.claim(request, made_by(run, paths), say)
         return folder.missing(n)
 
     todo = on_root(communicator, claim)
@@ -90,10 +94,17 @@ def generate(
         decoded = decoder.decode_codes(draw.codes, request.max_atoms)
         _as_set(paths.index, attempts, generator.model, draw, decoded).write(folder.block(todo[task]))
 
-    sizes = list(map(len, todo))
+    sizes, began = list(map(len, todo)), time.monotonic()
     with shown(progress, "generate", sum(sizes), communicator) as advance, one_thread():
         gathered(communicator, len(todo), make, advancing(advance, sizes))
-    on_root(communicator, lambda: None if not todo and folder.is_joined(n) else folder.join(n))
+
+    def conclude() -> None:
+        if todo:
+            folder.note_time(sum(sizes), time.monotonic() - began, communicator.size)
+        if todo or not folder.is_joined(n):
+            folder.join(n)
+
+    on_root(communicator, conclude)
     return folder.candidates
 
 
@@ -102,10 +113,11 @@ def open_decoder(run: Run, paths: RoundPaths) -> Decoder:
     graphs = GraphSet.read(paths.graphs, stop=0)
     arithmetic = _arithmetic(run)
     lattice, sites = (restore(_load(paths, name)) for name in ("lattice-ae", "sites-ae"))
+    own = {number: restore(_load(paths, own_model(number))) for number in graphs.separated}
     return Decoder(
         graphs.layout,
         cell_reader(lattice, run.config.voxels, arithmetic),
-        sites_reader(sites, run.config.voxels, arithmetic),
+        sites_reader(sites, run.config.voxels, arithmetic, own),
         graphs.presence_threshold,
     )
 
@@ -114,10 +126,36 @@ def open_generator(run: Run, paths: RoundPaths, request: Request) -> Generator:
     """The round's generator, on this rank's device."""
     graphs = GraphSet.read(paths.graphs, stop=0)
     arithmetic = _arithmetic(run)
-    constraints = load_constraints(paths, properties_of(run.config.train.ccdcgan))
+    constraints = load_constraints(paths, properties_of(run.config.generator))
+    placed = {property_: arithmetic.place(network) for property_, network in constraints.items()}
+    saved = _load(paths, run.config.generate.generator)
+    if run.config.generate.generator == "flow":
+        return FlowGenerator.of(
+            saved,
+            run.config.generator.objectives,
+            placed,
+            graphs.layout,
+            request,
+            _seed(run, paths),
+            run.config.generate.flow_steps,
+            arithmetic,
+            BATCH,
+        )
+    if run.config.generate.generator == "analogue":
+        return AnalogueGenerator.of(
+            saved,
+            (restore(_load(paths, "lattice-ae")), restore(_load(paths, "sites-ae"))),
+            run.config.generator.objectives,
+            placed,
+            graphs.layout,
+            request,
+            _seed(run, paths),
+            arithmetic,
+            BATCH,
+        )
     return GraphGenerator(
-        network=arithmetic.place(restore(_load(paths, "ccdcgan"))),
-        constraints={property_: arithmetic.place(network) for property_, network in constraints.items()},
+        network=arithmetic.place(restore(saved)),
+        constraints=placed,
         layout=graphs.layout,
         presence_threshold=graphs.presence_threshold,
         request=request,
@@ -128,10 +166,12 @@ def open_generator(run: Run, paths: RoundPaths, request: Request) -> Generator:
 
 
 def graphs_of_attempts(run: Run, paths: RoundPaths, attempts: np.ndarray) -> np.ndarray:
-    """The crystal graphs (n, side, side) of numbered attempts, made again from their seeds."""
-    arithmetic = _arithmetic(run)
-    generator = arithmetic.place(restore(_load(paths, "ccdcgan")))
-    return sample_graphs(generator, _seed(run, paths), attempts, arithmetic.device)
+    """The crystal graphs (n, side, side) of numbered attempts (n,; rising), made again from their seeds."""
+    generator, layout = open_generator(run, paths, Request()), GraphSet.read(paths.graphs, stop=0).layout
+    ends = np.flatnonzero(np.diff(attempts // BATCH)) + 1
+    with one_thread():
+        graphs = [graphs_of_codes(generator.draw(some).codes, layout) for some in np.split(attempts, ends) if len(some)]
+    return np.concatenate([np.zeros((0, layout.side, layout.side), dtype=np.float32), *graphs])
 
 
 def predicted_column(name: str) -> str:
@@ -174,18 +214,27 @@ def _as_set(index: int, attempts: np.ndarray, model: str, draw: Draw, decoded: l
     )
 
 
-def _made_by(run: Run, paths: RoundPaths) -> dict[str, Any]:
+def made_by(run: Run, paths: RoundPaths) -> dict[str, Any]:
     """What attempts depend on besides their number and what is asked for."""
-    names = ["lattice-ae", "sites-ae", *map(constraint_of, properties_of(run.config.train.ccdcgan)), "ccdcgan"]
-    load_constraints(paths, properties_of(run.config.train.ccdcgan))
-    for name in ("lattice-ae", "sites-ae", "ccdcgan"):
+    config = run.config
+    graphs = GraphSet.read(paths.graphs, stop=0)
+    networks = ("lattice-ae", "sites-ae", *map(own_model, graphs.separated), config.generate.generator)
+    names = [*networks, *map(constraint_of, properties_of(config.generator))]
+    load_constraints(paths, properties_of(config.generator))
+    for name in networks:
         _load(paths, name)
     return {
         "seed": _seed(run, paths),
         "voxels": run.config.voxels.model_dump(),
-        "graphs": GraphSet.read(paths.graphs, stop=0).fingerprint,
+        "graphs": graphs.fingerprint,
         "models": {name: sha256_of(paths.train(name) / "best.pt") for name in names},
-    }
+    } | ({} if config.generate.generator == "ccdcgan" else _steered_by(config))
+
+
+def _steered_by(config: Config) -> dict[str, Any]:
+    """What steers a generator when it draws; the GAN has it in its weights."""
+    objectives = [objective.model_dump(mode="json") for objective in config.generator.objectives]
+    return {"objectives": objectives, "flow_steps": config.generate.flow_steps}
 
 
 def _arithmetic(run: Run) -> Arithmetic:

@@ -13,6 +13,8 @@ from voxtal.models.autoencoder import (
     paper_sites_autoencoder,
 )
 from voxtal.models.constraint import paper_constraint, token_constraint
+from voxtal.models.crystal_flow import CrystalFlow
+from voxtal.models.elements import ElementNetwork
 from voxtal.models.gan import DenseDiscriminator, DenseGenerator, PaperDiscriminator, PaperGenerator
 
 ARCHITECTURES: dict[str, Any] = {
@@ -28,8 +30,10 @@ ARCHITECTURES: dict[str, Any] = {
     "laptop-generator": DenseGenerator,
     "paper-discriminator": PaperDiscriminator,
     "laptop-discriminator": DenseDiscriminator,
+    "flow-generator": CrystalFlow,
+    "analogue-elements": ElementNetwork,
 }
-"""``preset-role`` (``atoms-role`` for those that both presets may use) -> what builds the network."""
+"""``preset-role``, or ``kind-role`` for those that both presets may use -> what builds the network."""
 
 
 def build(architecture: str, **sizes: Any) -> nn.Module:

@@ -41,6 +41,10 @@ class Share:
         """Normal noise (rows of the share, *shape): the share's part of what one process would draw."""
         return self._drawn(lambda n, generator: torch.randn(n, *shape, device=device, generator=generator), device)
 
+    def rand(self, *shape: int, device: torch.device | str) -> Tensor:
+        """Numbers in [0, 1) (rows of the share, *shape); as :meth:`randn`."""
+        return self._drawn(lambda n, generator: torch.rand(n, *shape, device=device, generator=generator), device)
+
     def bernoulli(self, p: float, *shape: int, device: torch.device | str) -> Tensor:
         """Ones with probability ``p``, else zeros (rows of the share, *shape); as :meth:`randn`."""
         return self._drawn(

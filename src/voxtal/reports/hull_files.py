@@ -19,6 +19,8 @@ COLUMNS = (
     "e_above_known_hull_ev_per_atom",
     "e_above_hull_ev_per_atom",
     "on_hull",
+    "new_phase",
+    "same_as",
     "round",
     "source",
 )

@@ -2,15 +2,46 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from statistics import median, quantiles
 from typing import TYPE_CHECKING, Any
 
 from voxtal.reports.figures import ROUND_COLOURS
 from voxtal.reports.png import write_png
+from voxtal.reports.run_data import read_metrics
+from voxtal.runs import RoundPaths
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+
+def autoencoder_curves(paths: RoundPaths) -> dict[str, list[dict[str, Any]]]:
+    """Learning curves of a round's autoencoders, by model: lines of their ``metrics.jsonl``.
+
+    Those of single elements (``separated``) are one curve, their median with quartiles, which goes on where that of all
+    elements ends.
+    """
+    curves = {name: read_metrics(paths.train(name) / "metrics.jsonl") for name in ("lattice-ae", "sites-ae")}
+    begun = curves["sites-ae"][-1]["step"] if curves["sites-ae"] else 0
+    losses = defaultdict[int, list[float]](list)
+    for log in paths.train("").glob("sites-ae-*/metrics.jsonl"):
+        for line in read_metrics(log):
+            losses[begun + line["step"]].append(line["loss"])
+    curves["sites-ae-separated"] = [
+        {"step": step, "loss": median(losses[step]), "loss_quartiles": _quartiles(losses[step])}
+        for step in sorted(losses)
+    ]
+    return {name: lines for name, lines in curves.items() if lines}
+
+
+def _quartiles(values: Sequence[float]) -> tuple[float, float]:
+    """The first and the third."""
+    if len(values) < 2:
+        return values[0], values[0]
+    first, _, third = quantiles(values, n=4, method="inclusive")
+    return first, third
 
 
 def learning_curves_figure(curves: Mapping[str, Sequence[Mapping[str, Any]]], path: Path) -> None:
@@ -19,7 +50,8 @@ def learning_curves_figure(curves: Mapping[str, Sequence[Mapping[str, Any]]], pa
     Parameters
     ----------
     curves : mapping
-        Name -> lines of its ``metrics.jsonl``; keys that end in ``loss`` are drawn. Without any, no file is written.
+        Name -> lines of its ``metrics.jsonl``; keys that end in ``loss`` are drawn, ``loss_quartiles`` as a band.
+        Without any, no file is written.
     path : Path
         PNG to write.
     """
@@ -38,6 +70,10 @@ def learning_curves_figure(curves: Mapping[str, Sequence[Mapping[str, Any]]], pa
                 label = f"{name}, {key.replace('_', ' ')}"
                 width, alpha = (1.5, 1.0) if unseen else (0.8, 0.5)
                 axes.plot(*zip(*points, strict=True), color=colour, label=label, linewidth=width, alpha=alpha)
+            band = [(line["step"], *line["loss_quartiles"]) for line in lines if "loss_quartiles" in line]
+            if band:
+                steps, low, high = zip(*band, strict=True)
+                axes.fill_between(steps, low, high, color=colour, alpha=0.2, linewidth=0)
         axes.set(xlabel="step", ylabel="loss", yscale="log")
         axes.legend()
 

@@ -88,6 +88,7 @@ def round_stages(paths: RoundPaths, counts: Sequence[Count], at_work: bool) -> l
         _structures(paths, counts),
         _voxels(paths),
         *(_training(model, paths.train(model)) for model in autoencoders),
+        *_separated(paths),
         _Traces("encode", paths.graphs.is_file(), [paths.graphs]),
         *(_training(model, paths.train(model)) for model in networks),
         _Traces("generate", paths.candidates.is_file(), [paths.candidates]),
@@ -162,6 +163,16 @@ def _training(model: str, folder: Path) -> _Traces:
         files=files,
         detail=", ".join([f"step {last['step']}/{last['steps']}", *losses]),
     )
+
+
+def _separated(paths: RoundPaths) -> list[_Traces]:
+    """The sites autoencoders of single elements as one stage, once there are any."""
+    logs = sorted(paths.train("").glob("sites-ae-*/metrics.jsonl"))
+    parts = [_training(log.parent.name, log.parent) for log in logs]
+    done = sum(part.done for part in parts)
+    files = [file for part in parts for file in part.files]
+    detail = f"elements done {done}, begun {len(parts) - done}"
+    return [_Traces("train sites-ae-separated", done == len(parts), files, detail)] if parts else []
 
 
 def _screen(paths: RoundPaths) -> _Traces:

@@ -16,6 +16,7 @@ from voxtal.parallel.tasks import results, shown
 from voxtal.runs import atomic_path
 from voxtal.screening.comparison import UNKNOWN, Progress, compare
 from voxtal.screening.compositions import compositionally_valid
+from voxtal.structures.phases import system_name
 from voxtal.structures.structure_set import REASON, StructureSet
 from voxtal.structures.validity import why_invalid
 
@@ -27,11 +28,16 @@ LABELS = (
     "formation_energy_ev_per_atom",
     "e_above_hull_ev_per_atom",
     "n_competing",
+    "subsystems_without_known",
+    "relaxed_into",
+    "new_phase",
     "rmsd_angstrom",
 )
 """Columns of the attempts that were relaxed; ``relaxation`` is the calculation's status. Energies above hull are
 against the known phases and negative below their hull; ``n_competing`` is the number of known compounds of the same
-elements, or some of them: with none, the hull is that of the elements alone."""
+elements, or some of them: with none, the hull is that of the elements alone. ``subsystems_without_known`` names those
+of its systems in which no compound is known. ``relaxed_into`` is the known phase that it became, ``new_phase`` whether
+it is on the hull, below that of the known, and none of them."""
 
 COLUMNS = (
     "id",
@@ -155,7 +161,7 @@ def _names(counts: tuple[int, ...], elements: tuple[int, ...]) -> tuple[str, str
     from pymatgen.core import Composition
 
     symbols = [chemical_symbols[z] for z in elements]
-    return Composition(dict(zip(symbols, counts, strict=True))).reduced_formula, "-".join(sorted(symbols))
+    return Composition(dict(zip(symbols, counts, strict=True))).reduced_formula, system_name(symbols)
 
 
 def _why_invalid(attempts: StructureSet, i: int) -> str:

@@ -17,6 +17,7 @@ from typing import Any
 from voxtal.errors import UserError
 from voxtal.screening.hull import HullEntry, Role
 from voxtal.structures.export import VOXTAL_METHOD, dump_entries
+from voxtal.structures.phases import system_name
 
 MATERIALS_PROJECT = "mp"
 """Stands for the Materials Project in place of a file."""
@@ -161,7 +162,7 @@ def materials_project(
             "one hull the difference of the methods would read as stability. Relax the competing phases with the "
             "same calculator (`voxtal import`, then `voxtal relax -o FOLDER/`) and give FOLDER/entries.json instead."
         )
-    path = cache / f"{thermo_type}-{'-'.join(sorted(elements))}.json"
+    path = cache / f"{thermo_type}-{system_name(elements)}.json"
     if not path.is_file():
         entries = (client or _ask)(sorted(elements), thermo_type)
         others = sorted({method_of(entry) for entry in entries} - {thermo_type, ""})
@@ -187,7 +188,7 @@ def _ask(elements: Sequence[str], thermo_type: str) -> list[Any]:
             found = rester.get_entries_in_chemsys(list(elements), additional_criteria={"thermo_types": [thermo_type]})
     except Exception as error:  # its own, requests' and urllib's
         raise UserError(
-            f"The Materials Project could not be asked for {'-'.join(elements)} ({type(error).__name__}: {error}); "
+            f"The Materials Project could not be asked for {system_name(elements)} ({type(error).__name__}: {error}); "
             "run `voxtal hull` once where there is a network: the answer is kept in the run."
         ) from None
     return list(found)

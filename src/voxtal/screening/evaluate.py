@@ -51,15 +51,15 @@ def evaluate_models(run: Run, paths: RoundPaths, progress: Progress) -> dict[str
         with progress(f"decode {name}", len(sample)) as advance:
             for first in range(0, len(sample), _BLOCK):
                 block = sample[first : first + _BLOCK]
-                decoded += [_structure(d) for d in decoder.decode(graphs.graphs[block])]
+                decoded += [_structure(d) for d in decoder.decode(graphs.dense(block))]
                 advance(len(block), "")
         originals = [structures.structure(int(graphs.rows[i])) for i in sample]
         out["reproduction"][name] = reproduction(originals, decoded)
     arithmetic = Arithmetic.of(run.config.train)
-    constraints = load_constraints(paths, properties_of(run.config.train.ccdcgan))
+    constraints = load_constraints(paths, properties_of(run.config.generator))
     placed = {name: arithmetic.place(constraint) for name, constraint in constraints.items()}
     ids = structures.ids[graphs.rows]
-    for name, values in predicted(placed, graphs.graphs, arithmetic.device).items():
+    for name, values in predicted(placed, graphs.dense(), arithmetic.device).items():
         judged = _constraint(labels(structures, name, paths.structures)[graphs.rows], values, ids, splits)
         if name == FORMATION_ENERGY:
             out["constraint"] = judged

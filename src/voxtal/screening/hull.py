@@ -36,12 +36,16 @@ class HullEntry:
     """eV/atom, against the elements by the same method; NaN until :func:`referenced` has computed it."""
     energy_per_atom: float = np.nan
     """eV/atom, by the method; NaN where only the formation energy is known."""
+    formation_energy_before: float = np.nan
+    """eV/atom, before relaxation; NaN where it is not known."""
     round: int = 0
     source: str = ""
     method: str = ""
     """Fingerprint of the method that made the label; empty where the caller vouches for it."""
     structure: Callable[[], Any] | None = None
     """Makes the relaxed structure; called for few entries only."""
+    same_as: str = ""
+    """Id of the known phase that a candidate has relaxed into, where that was looked for."""
 
     @cached_property
     def spacegroup(self) -> int | None:
@@ -94,8 +98,8 @@ def build_hull(entries: Sequence[HullEntry], system: str, method: str) -> dict[s
     -------
     dict
         JSON-able: ``system``, ``elements``, ``method``, ``entries`` (each with
-        ``e_above_known_hull_ev_per_atom``, negative below the known hull, and
-        ``e_above_hull_ev_per_atom``), the ids on ``known_hull`` and on ``hull``, and those of each of their
+        ``e_above_known_hull_ev_per_atom``, negative below the known hull, ``e_above_hull_ev_per_atom``, and
+        ``new_phase``, as of :func:`new_phases`), the ids on ``known_hull`` and on ``hull``, and those of each of their
         facets (``known_facets``, ``facets``): segments in a binary system, triangles in a ternary one.
 
     Raises
@@ -175,6 +179,24 @@ def signed_heights(entries: Sequence[HullEntry]) -> tuple[np.ndarray, np.ndarray
     return above_known, np.maximum(0.0, above)
 
 
+def new_phases(entries: Sequence[HullEntry], above_known: np.ndarray, above: np.ndarray) -> np.ndarray:
+    """Which entries are new phases: candidates on the hull, below that of the known, that are none of the known.
+
+    Parameters
+    ----------
+    entries : sequence of HullEntry
+        n entries.
+    above_known, above : ndarray, (n,)
+        Energies above both hulls, as of :func:`signed_heights`.
+
+    Returns
+    -------
+    ndarray of bool, (n,)
+    """
+    candidate = np.array([entry.role == "candidate" and not entry.same_as for entry in entries], dtype=bool)
+    return candidate & (above <= ON_HULL_EV_PER_ATOM) & (above_known < -ON_HULL_EV_PER_ATOM)
+
+
 def _two_hulls(
     entries: Sequence[HullEntry], fractions: np.ndarray, energies: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -216,6 +238,7 @@ def _rows(
 ) -> list[dict[str, Any]]:
     candidates = [i for i in np.argsort(above, kind="stable").tolist() if entries[i].role == "candidate"]
     told = corners | set(candidates[:MOST_SPACE_GROUPS])
+    new = new_phases(entries, above_known, above)
     return [
         {
             "id": entry.id,
@@ -223,15 +246,22 @@ def _rows(
             "formula": _formula(tuple(entry.composition.items())),
             "composition": {s: float(n) for s, n in sorted(entry.composition.items()) if n},
             "formation_energy_ev_per_atom": float(entry.formation_energy),
+            "formation_energy_before_ev_per_atom": _known(entry.formation_energy_before),
             "e_above_known_hull_ev_per_atom": float(above_known[i]),
             "e_above_hull_ev_per_atom": max(0.0, float(above[i])),
             "on_hull": bool(above[i] <= ON_HULL_EV_PER_ATOM),
+            "new_phase": bool(new[i]),
+            "same_as": entry.same_as,
             "spacegroup": entry.spacegroup if i in told else None,
             "round": entry.round,
             "source": entry.source,
         }
         for i, entry in enumerate(entries)
     ]
+
+
+def _known(value: float) -> float | None:
+    return float(value) if np.isfinite(value) else None
 
 
 @lru_cache(maxsize=100_000)

@@ -74,6 +74,7 @@ def system_table(rows: Sequence[Row], systems: Sequence[str]) -> list[dict[str, 
                 "share_delta_ef_below_0.2": small["share"],
                 "mean_formation_energy_ev_per_atom": mean(_column(relaxed, "formation_energy_ev_per_atom"))["mean"],
                 "mean_e_above_hull_ev_per_atom": mean(_column(relaxed, "e_above_hull_ev_per_atom"))["mean"],
+                "n_new_phases": sum(bool(row["new_phase"]) for row in relaxed),
             }
         )
     return table
@@ -89,6 +90,9 @@ def _energies(sampled: Sequence[Row], n_new: int, n_attempts: int) -> dict[str, 
         "sampled": {"n": len(sampled), "of": n_new},
         "labelled_of_sampled": share(len(labelled), len(sampled)),
         "with_competing_of_labelled": share(sum(row["n_competing"] > 0 for row in labelled), len(labelled)),
+        "complete_hull_of_labelled": share(sum(not row["subsystems_without_known"] for row in labelled), len(labelled)),
+        "relaxed_into_known_of_labelled": share(sum(bool(row["relaxed_into"]) for row in labelled), len(labelled)),
+        "new_phases_of_sampled": share(sum(bool(row["new_phase"]) for row in labelled), len(sampled)),
         "mean_abs_delta_ef_ev_per_atom": mean(_changes(labelled)),
         "negative_ef_of_labelled": share(int(np.sum(energies < 0)), len(labelled)),
         "rmsd_angstrom": mean(_column(labelled, "rmsd_angstrom")),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -52,14 +52,19 @@ def export_labelled(structures: StructureSet, folder: Path, elements: StructureS
     """
     _require_energies(structures)
     structures.write(folder / "relaxed.h5")
-    names = file_names(structures.ids.tolist())
-    (folder / "cif").mkdir(parents=True, exist_ok=True)
-    for i, name in enumerate(names):
-        write_cif(structures.structure(i), str(structures.ids[i]), folder / "cif" / f"{name}.cif")
+    write_cifs(structures, folder / "cif")
     write_extxyz(structures, folder / "relaxed.extxyz")
     every = structures if elements is None else StructureSet.concatenate([structures, elements])
     dump_entries(entries_of(every), folder / "entries.json")
     write_table(structures, folder / "table.csv")
+
+
+def write_cifs(structures: StructureSet, folder: Path, advance: Callable[[int], object] = lambda _n: None) -> None:
+    """Write each structure to ``ID.cif``; ``advance`` is told of each."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for i, name in enumerate(file_names(structures.ids.tolist())):
+        write_cif(structures.structure(i), str(structures.ids[i]), folder / f"{name}.cif")
+        advance(1)
 
 
 def write_cif(structure: Any, name: str, path: Path, symprec: float = CIF_SYMPREC_ANGSTROM) -> None:

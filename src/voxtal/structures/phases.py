@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
+from collections.abc import Iterable
 from typing import Any
 
 from voxtal.errors import UserError
@@ -34,6 +35,11 @@ def parse_system(system: str) -> tuple[str, ...]:
     if len(set(symbols)) != len(symbols):
         raise UserError(f"{system!r} names an element twice. Write a system as Co-Hf.")
     return tuple(sorted(symbols))
+
+
+def system_name(symbols: Iterable[str]) -> str:
+    """The chemical system of these elements, sorted by symbol: ``Co-Hf``."""
+    return "-".join(sorted(symbols))
 
 
 def parse_phase(phase: str) -> tuple[str, int]:

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager
+import platform
+import re
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
+from threadpoolctl import threadpool_limits
 from torch import nn
 
 from voxtal.config import TrainConfig
@@ -48,6 +53,30 @@ class Arithmetic:
         elif 4 in dimensions:
             module = module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         return module
+
+
+def device_name(device: torch.device) -> str:
+    """What a person calls the device: the GPU's name, or the processor's with the threads that compute."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    cpuinfo = Path("/proc/cpuinfo")  # Linux
+    found = re.search(r"^model name\s*: *(.+)$", cpuinfo.read_text() if cpuinfo.is_file() else "", re.MULTILINE)
+    return f"{found[1] if found else platform.machine()}, threads: {torch.get_num_threads()}"
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """One thread for PyTorch and NumPy: what sums come to would depend on how many share them.
+
+    Blocks are shared out to ranks, so that nothing is lost where there is a rank for each core.
+    """
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        with threadpool_limits(limits=1):
+            yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _computes_bf16(device: torch.device) -> bool:

@@ -15,6 +15,7 @@ from voxtal.config import GANConfig
 from voxtal.models.build import build, record
 from voxtal.models.constraint import Constraint
 from voxtal.parallel.data_parallel import DataParallel, Share
+from voxtal.training.averaging import blend
 from voxtal.training.device import Arithmetic
 from voxtal.training.losses import (
     discriminator_loss,
@@ -90,7 +91,7 @@ class GANTask:
         self.discriminator.requires_grad_(False)
         generator = self._teach_generator(original, generated, share)
         self.discriminator.requires_grad_(True)
-        self._average_weights()
+        blend(self.average, self.generator, 0.0 if self.published else AVERAGING)
         losses = {**generator, "discriminator_loss": discriminator}
         # at the end and at once: reading a number waits for the GPU
         return dict(zip(losses, torch.stack(list(losses.values())).tolist(), strict=True))
@@ -120,16 +121,6 @@ class GANTask:
             logged |= {objective.property: predicted.mean(), f"{objective.property}_loss": term}
         descend(loss, self.generator_optimizer, share)
         return {name: value.detach() for name, value in {"loss": loss, "generator_loss": loss, **logged}.items()}
-
-    @torch.no_grad()
-    def _average_weights(self) -> None:
-        decay = 0.0 if self.published else AVERAGING
-        live = self.generator.state_dict()
-        for name, mean in self.average.state_dict().items():
-            if mean.is_floating_point():
-                mean.lerp_(live[name], 1 - decay)
-            else:
-                mean.copy_(live[name])
 
     def validate(self) -> None:
         return None

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 import numpy as np
 import torch
 
-from voxtal.config import GANConfig, ObjectiveConfig
+from voxtal.config import GeneratorConfig, ObjectiveConfig
 from voxtal.errors import UserError
 from voxtal.models.build import restore
 from voxtal.models.constraint import Constraint
@@ -16,12 +16,12 @@ from voxtal.runs import RoundPaths
 from voxtal.structures.structure_set import FORMATION_ENERGY, StructureSet
 from voxtal.training.checkpoint import load
 from voxtal.training.losses import objective_term
-from voxtal.training.trainer import TRAINED
+from voxtal.training.trainer import is_whole
 
 _CONSTRAINT = "constraint"
 
 
-def properties_of(config: GANConfig) -> tuple[str, ...]:
+def properties_of(config: GeneratorConfig) -> tuple[str, ...]:
     """Properties that are predicted: the formation energy, which screening and reports need, and every objective's."""
     return tuple(dict.fromkeys((FORMATION_ENERGY, *(objective.property for objective in config.objectives))))
 
@@ -84,13 +84,7 @@ def training_command(property_: str) -> str:
 
 def untrained(paths: RoundPaths, properties: Iterable[str]) -> list[str]:
     """Those of ``properties`` whose constraint has not been trained, or not to its end."""
-    out = []
-    for name in properties:
-        folder = paths.train(constraint_of(name))
-        begun = (folder / "checkpoints").is_dir() and not (folder / TRAINED).is_file()
-        if begun or not (folder / "best.pt").is_file():
-            out.append(name)
-    return out
+    return [name for name in properties if not is_whole(paths.train(constraint_of(name)))]
 
 
 def scores(objectives: Iterable[ObjectiveConfig], predicted: Mapping[str, np.ndarray]) -> np.ndarray:

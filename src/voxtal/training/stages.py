@@ -1,4 +1,4 @@
-"""``voxtal train MODEL`` and ``voxtal encode`` on one round: what is read, what is trained, where it goes."""
+"""``voxtal train MODEL`` on one round: what is read, what is trained, where it goes."""
 
 from __future__ import annotations
 
@@ -11,31 +11,49 @@ from typing import Any
 
 import numpy as np
 
-from voxtal.config import AutoencoderConfig, Config
+from voxtal.config import AutoencoderConfig, Config, LayeredConfig
 from voxtal.data.dataset import VoxelDataset
 from voxtal.data.graphs import GraphSet
 from voxtal.errors import UserError
 from voxtal.parallel.communicator import on_root
 from voxtal.parallel.data_parallel import DataParallel
-from voxtal.representations.crystal_graph import PAPER_ELEMENTS, GraphLayout
 from voxtal.runs import RoundPaths, Run, sha256_of
 from voxtal.structures.splits import VALIDATION, in_split, training_rows
 from voxtal.structures.structure_set import StructureSet
+from voxtal.training.analogue_data import Arrangements
+from voxtal.training.analogue_task import AnalogueTask
 from voxtal.training.autoencoder_data import data_of
 from voxtal.training.autoencoder_task import AutoencoderTask
 from voxtal.training.checkpoint import load
 from voxtal.training.constraint_task import ConstraintTask
 from voxtal.training.device import Arithmetic
-from voxtal.training.encode import lattice_codes, sites_codes
+from voxtal.training.flow_data import TokenData
+from voxtal.training.flow_task import FlowTask
 from voxtal.training.gan_task import GANTask
-from voxtal.training.objectives import constraint_of, labels, load_constraints, property_of
-from voxtal.training.trainer import Task, is_trained, train
+from voxtal.training.objectives import constraint_of, labels, load_constraints, properties_of, property_of
+from voxtal.training.separated import (
+    COMBINED,
+    NOT_SEPARATED,
+    images_to_train_on,
+    own_element,
+    own_elements,
+    own_model,
+)
+from voxtal.training.trainer import Task, is_trained, is_whole, train
 
-MODELS = ("lattice-ae", "sites-ae", "constraint", "ccdcgan")
+GENERATORS = ("ccdcgan", "flow", "analogue")
+MODELS = ("lattice-ae", "sites-ae", "constraint", *GENERATORS)
 """``constraint`` is that of the formation energy; those of other properties are called ``constraint-NAME``."""
 
 Progress = Callable[[str, int], AbstractContextManager[Callable[..., None]]]
 Say = Callable[[str], None]
+
+
+def models_of(run: Run, paths: RoundPaths) -> list[str]:
+    """The models of a round, in the order in which they are trained; UserError where these depend on voxels to come."""
+    separated = map(own_model, own_elements(run, paths))
+    constraints = map(constraint_of, properties_of(run.config.generator))
+    return ["lattice-ae", COMBINED, *separated, *constraints, run.config.generate.generator]
 
 
 def train_model(
@@ -55,13 +73,16 @@ def train_model(
     Interrupted
         A stop signal came; the same call carries on.
     """
-    if model not in MODELS and property_of(model) is None:
+    own = own_element(model) is not None
+    if model not in MODELS and property_of(model) is None and not own:
         raise UserError(f"There is no model {model!r} to train; models are {', '.join(MODELS)}.")
     make = {
         "lattice-ae": _autoencoder,
         "sites-ae": _autoencoder,
         "ccdcgan": _gan,
-    }.get(model, partial(_constraint, say=say))
+        "flow": _flow,
+        "analogue": _analogue,
+    }.get(model, _separated if own else partial(_constraint, say=say))
     folder = paths.train(model)
     parallel = parallel or DataParallel()
     task, fingerprint = make(run, paths, model, parallel)
@@ -72,43 +93,14 @@ def train_model(
     return True
 
 
-def encode_graphs(run: Run, paths: RoundPaths) -> GraphSet:
-    """Encode the round's voxels to ``graphs.h5`` with its two autoencoders; read it where that was done already."""
-    lattice_path, sites_path = (paths.train(name) / "best.pt" for name in ("lattice-ae", "sites-ae"))
-    lattice_saved = load(lattice_path, "voxtal train lattice-ae")
-    sites_saved = load(sites_path, "voxtal train sites-ae")
-    dataset = VoxelDataset(paths.voxels, run.config.voxels)
-    fingerprint = _hash(sha256_of(paths.voxels / "index.h5"), sha256_of(lattice_path), sha256_of(sites_path))
-    if paths.graphs.is_file() and (known := GraphSet.read(paths.graphs)).fingerprint == fingerprint:
-        return known
-    arithmetic = Arithmetic.of(run.config.train)
-    cell_codes = lattice_codes(lattice_saved, dataset, arithmetic)
-    image_codes = sites_codes(sites_saved, dataset, arithmetic)
-    elements = (
-        PAPER_ELEMENTS if run.config.preset == "paper" else tuple(int(z) for z in np.unique(dataset.image_numbers))
-    )
-    layout = GraphLayout(elements, cell_codes.shape[1], image_codes.shape[1])
-    by_element = np.zeros((dataset.n_structures, len(elements), layout.sites_latent), dtype=np.float32)
-    by_element[dataset.image_structure, np.searchsorted(elements, dataset.image_numbers)] = image_codes
-    strength = np.sqrt(np.mean(image_codes**2, axis=1))
-    graphs = GraphSet(
-        layout,
-        dataset.rows,
-        layout.pack(cell_codes, by_element),
-        float(strength.min() / 2),
-        fingerprint,
-    )
-    graphs.write(paths.graphs)
-    return graphs
-
-
 def _autoencoder(run: Run, paths: RoundPaths, model: str, parallel: DataParallel) -> tuple[Task, str]:
     config = run.config
     size = config.train.sites_ae if model == "sites-ae" else config.train.lattice_ae
     dataset = VoxelDataset(paths.voxels, config.voxels)
-    rows = training_rows(StructureSet.read(paths.structures), dataset.rows)
-    if model == "sites-ae":
-        rows = rows[dataset.image_structure]
+    if model == COMBINED:
+        rows = images_to_train_on(paths, dataset)
+    else:
+        rows = training_rows(StructureSet.read(paths.structures), dataset.rows)
     _require(rows.sum(), f"{paths.voxels} holds no image to train {model} on; see its list of bad rows.")
     architecture = f"{config.preset if size.network == 'voxels' else 'atoms'}-{model}"
     sizes = {"width": size.width, "latent": size.latent, **_size_of_images(config, size, model, dataset)}
@@ -130,6 +122,33 @@ def _autoencoder(run: Run, paths: RoundPaths, model: str, parallel: DataParallel
     if start is not None:
         inputs.append(sha256_of(run.round(paths.index - 1).train(model) / "best.pt"))
     return task, _fingerprint(run, size, *inputs)
+
+
+def _separated(run: Run, paths: RoundPaths, model: str, parallel: DataParallel) -> tuple[Task, str]:
+    config, size = run.config, run.config.train.sites_ae
+    steps, folder = config.train.separated_steps, paths.train(COMBINED)
+    _require(steps, NOT_SEPARATED)
+    _require(is_whole(folder), f"{model} starts from {COMBINED}; train that to its end with `voxtal train {COMBINED}`.")
+    start = load(folder / "best.pt", f"voxtal train {COMBINED}")
+    dataset = VoxelDataset(paths.voxels, config.voxels)
+    there = images_to_train_on(paths, dataset) & (dataset.image_numbers == own_element(model))
+    _require(there.sum(), f"{paths.voxels} holds no image to train {model} on.")
+    rows = np.flatnonzero(there)
+    arithmetic = Arithmetic.of(config.train, parallel.local_rank)
+    task = AutoencoderTask(
+        start["architecture"],
+        start["sizes"],
+        size,
+        steps,
+        data_of(start["architecture"], dataset, start["sizes"].get("atoms", 0), arithmetic),
+        np.resize(rows, max(len(rows), size.batch_size)),  # many ranks could not share a batch of a rare element's
+        arithmetic,
+        parallel,
+        config.seed,
+        start["weights"],
+    )
+    inputs = [sha256_of(path) for path in (paths.voxels / "index.h5", paths.structures, folder / "best.pt")]
+    return task, _fingerprint(run, size, str(steps), *inputs)
 
 
 def _size_of_images(config: Config, size: AutoencoderConfig, model: str, dataset: VoxelDataset) -> dict[str, int]:
@@ -174,7 +193,7 @@ def _constraint(run: Run, paths: RoundPaths, model: str, parallel: DataParallel,
         config,
         graphs.layout,
         graphs.presence_threshold,
-        graphs.graphs[read],
+        graphs.dense(read),
         targets[read],
         Arithmetic.of(run.config.train, parallel.local_rank),
         parallel,
@@ -192,7 +211,7 @@ def _gan(run: Run, paths: RoundPaths, model: str, parallel: DataParallel) -> tup
     task = GANTask(
         run.config.preset,
         config,
-        graphs.graphs[training_rows(structures, graphs.rows)],
+        graphs.dense(training_rows(structures, graphs.rows)),
         constraints,
         Arithmetic.of(run.config.train, parallel.local_rank),
         parallel,
@@ -200,6 +219,40 @@ def _gan(run: Run, paths: RoundPaths, model: str, parallel: DataParallel) -> tup
     )
     inputs = [sha256_of(paths.train(constraint_of(name)) / "best.pt") for name in properties]
     return task, _fingerprint(run, config, graphs.fingerprint, *inputs)
+
+
+def _flow(run: Run, paths: RoundPaths, model: str, parallel: DataParallel) -> tuple[Task, str]:
+    graphs, structures = GraphSet.read(paths.graphs), StructureSet.read(paths.structures)
+    config = run.config.train.flow
+    properties = {name: labels(structures, name, paths.structures)[graphs.rows] for name in properties_of(config)}
+    data = TokenData.of(graphs, structures, training_rows(structures, graphs.rows), properties)
+    _require(len(data), f"{paths.graphs} holds no structure that {model} may be trained on.")
+    arithmetic = Arithmetic.of(run.config.train, parallel.local_rank)
+    task = FlowTask(config, data, tuple(properties), arithmetic, parallel, run.config.seed)
+    return task, _fingerprint(run, _learned(config), *properties, graphs.fingerprint, sha256_of(paths.structures))
+
+
+def _analogue(run: Run, paths: RoundPaths, model: str, parallel: DataParallel) -> tuple[Task, str]:
+    structures = StructureSet.read(paths.structures)
+    config = run.config.train.analogue
+    properties = {name: labels(structures, name, paths.structures) for name in properties_of(config)}
+    trained_on = training_rows(structures, np.arange(len(structures)))
+    known = Arrangements.of(structures, trained_on, run.config.voxels, properties)
+    task = AnalogueTask(
+        config,
+        known,
+        tuple(properties),
+        Arithmetic.of(run.config.train, parallel.local_rank),
+        parallel,
+        run.config.seed,
+    )
+    inputs = [run.config.voxels.model_dump_json(), sha256_of(paths.structures)]
+    return task, _fingerprint(run, _learned(config), *properties, *inputs)
+
+
+def _learned(config: LayeredConfig) -> LayeredConfig:
+    """Without the objectives: they steer what is drawn, not what is learned."""
+    return config.model_copy(update={"objectives": ()})
 
 
 def _require(n: int, message: str) -> None:

@@ -22,6 +22,7 @@ from voxtal.parallel.communicator import on_root
 from voxtal.parallel.data_parallel import DataParallel, Share
 from voxtal.runs import read_json, write_json
 from voxtal.training.checkpoint import load_checkpoint, save, save_checkpoint
+from voxtal.training.device import device_name
 from voxtal.training.metrics import Metrics
 
 LOG_EVERY_STEPS = 10
@@ -100,9 +101,19 @@ def train(
             progress(1, "  ".join(f"{name} {value:.4g}" for name, value in losses.items()))
             if stop and done < task.steps:
                 raise Interrupted(f"{signal or 'a signal to another rank'} after step {done} of {task.steps}")
-        on_root(parallel, lambda: write_json(folder / TRAINED, {"fingerprint": fingerprint, "steps": task.steps}))
+        on_root(parallel, lambda: _conclude(task, folder, fingerprint, metrics))
         if signal := stop_signal():
             raise Interrupted(f"{signal} after the last step of {task.steps}")
+
+
+def _conclude(task: Task, folder: Path, fingerprint: str, metrics: Metrics | None) -> None:
+    """Note that the training is at its end, with what it took; on rank 0."""
+    device = next(parameter.device for module in task.modules.values() for parameter in module.parameters())
+    taken = {"seconds": round(metrics.seconds, 1) if metrics else None, "ranks": task.parallel.size}
+    write_json(
+        folder / TRAINED,
+        {"fingerprint": fingerprint, "steps": task.steps, **taken, "device": device_name(device)},
+    )
 
 
 _STOP = "stop"
@@ -118,6 +129,12 @@ def is_trained(folder: Path, fingerprint: str) -> bool:
     """Whether ``folder`` holds a finished training of exactly these data and settings."""
     marker = folder / TRAINED
     return marker.is_file() and read_json(marker).get("fingerprint") == fingerprint
+
+
+def is_whole(folder: Path) -> bool:
+    """Whether ``folder`` holds a network, and not one whose training was stopped before its end."""
+    begun = (folder / "checkpoints").is_dir() and not (folder / TRAINED).is_file()
+    return (folder / "best.pt").is_file() and not begun
 
 
 def batch_rows(n: int, batch_size: int, index: int, seed: int) -> np.ndarray:

@@ -15,7 +15,7 @@ from voxtal.ledger import Ledger
 from voxtal.runs import Run
 from voxtal.screening.competing import MATERIALS_PROJECT, competing_entries
 from voxtal.screening.hull import HullEntry, Role, build_hull, build_hulls, lowest_elements, referenced, signed_heights
-from voxtal.structures.phases import parse_system
+from voxtal.structures.phases import parse_system, system_name
 from voxtal.structures.structure_set import (
     E_ABOVE_HULL,
     ENERGY_PER_ATOM,
@@ -71,7 +71,7 @@ def hull_of_run(
     )
     if system is None:
         return build_hulls(referenced(entries, lowest_elements(entries)), method)
-    return build_hull(within(entries, system, method, str(run.ledger)), "-".join(system), method)
+    return build_hull(within(entries, system, method, str(run.ledger)), system_name(system), method)
 
 
 def ledger_entries(ledger: Ledger, method: str, up_to_round: int | None = None) -> list[HullEntry]:

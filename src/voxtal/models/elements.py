@@ -1,0 +1,180 @@
+"""Which elements fit a known arrangement of atoms, and how large it is with them.
+
+Trained like a language model with masks: some elements of real crystals are hidden, and the network tells them from the
+others, from how many atoms there are of each, and from how the elements stand to each other.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from voxtal.models.tokens import ElementEmbedding
+from voxtal.structures.environments import FEATURES
+
+HIDDEN = 0
+"""Takes the place of the atomic number of an element that is to be drawn."""
+NUMBERS = 119
+
+_VOLUME_DEVIATION = 0.1
+"""Of log volumes, by which their error is divided in the loss: 10%."""
+
+
+@dataclass(frozen=True)
+class Arrangement:
+    """Crystals without regard to what their elements are.
+
+    Attributes
+    ----------
+    counts
+        (batch, tokens) atoms of each element; 0 where there is no token.
+    pairs
+        (batch, tokens, tokens, 2) as :func:`~voxtal.structures.environments.environments` has them.
+    """
+
+    counts: Tensor
+    pairs: Tensor
+
+    @property
+    def there(self) -> Tensor:
+        """(batch, tokens) which tokens there are."""
+        return self.counts > 0
+
+
+class ElementNetwork(nn.Module):
+    """Messages between the elements of a crystal.
+
+    Parameters
+    ----------
+    atoms
+        Most atoms of one element.
+    """
+
+    volume_mean: Tensor
+
+    def __init__(self, width: int, layers: int, atoms: int) -> None:
+        super().__init__()
+        self.element = ElementEmbedding(width)
+        self.hidden = nn.Parameter(torch.zeros(width))
+        self.count = nn.Embedding(atoms + 1, width)
+        self.own = nn.Sequential(nn.Linear(FEATURES, width), nn.SiLU(), nn.Linear(width, width))
+        self.rounds = nn.ModuleList(_Messages(width) for _ in range(layers))
+        self.to_element = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, NUMBERS))
+        self.to_volume = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, width), nn.SiLU(), nn.Linear(width, 1))
+        self.register_buffer("volume_mean", torch.zeros(()))
+
+    def element_logits(self, numbers: Tensor, arrangement: Arrangement) -> Tensor:
+        """Logits (batch, tokens, 119) of each element, for atomic numbers (batch, tokens), some :data:`HIDDEN`."""
+        return self.to_element(self._seen(numbers, arrangement))
+
+    def log_volume(self, numbers: Tensor, arrangement: Arrangement) -> Tensor:
+        """Logarithm (batch,) of the volume of an atom, cubic angstrom."""
+        each = self.to_volume(self._seen(numbers, arrangement)).squeeze(2)
+        counts = arrangement.counts.to(each.dtype)
+        return (each * counts).sum(1) / counts.sum(1) + self.volume_mean
+
+    def _seen(self, numbers: Tensor, arrangement: Arrangement) -> Tensor:
+        there = arrangement.there[..., None]
+        elements = torch.where((numbers == HIDDEN)[..., None], self.hidden, self.element(numbers))
+        own = self.own(arrangement.pairs.diagonal(dim1=1, dim2=2).transpose(1, 2))
+        x = (elements + self.count(arrangement.counts) + own) * there
+        for messages in self.rounds:
+            x = messages(x, arrangement.pairs, there)
+        return x
+
+
+class _Messages(nn.Module):
+    """From each element to each, itself too, by how they stand to each other; a mean over those that are there."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.before = nn.LayerNorm(width)
+        self.sent, self.received = nn.Linear(width, width), nn.Linear(width, width)
+        self.pair = nn.Sequential(nn.Linear(FEATURES, width), nn.SiLU(), nn.Linear(width, width))
+        self.after = nn.Sequential(nn.SiLU(), nn.Linear(width, width))
+        self.layers = nn.Sequential(
+            nn.LayerNorm(width), nn.Linear(width, 2 * width), nn.SiLU(), nn.Linear(2 * width, width)
+        )
+        self.drop = nn.Dropout(0.1)
+
+    def forward(self, x: Tensor, pairs: Tensor, there: Tensor) -> Tensor:
+        y = self.before(x)
+        messages = self.after(self.received(y)[:, :, None] + self.sent(y)[:, None] + self.pair(pairs))
+        others = there[:, None].to(x.dtype)
+        x = x + self.drop((messages * others).sum(2) / others.sum(2))
+        return (x + self.drop(self.layers(x))) * there
+
+
+def elements_loss(
+    network: ElementNetwork, numbers: Tensor, arrangement: Arrangement, volumes: Tensor, draw: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Cross-entropy of hidden elements, a mean over crystals; and the error of their logarithmic volume.
+
+    Parameters
+    ----------
+    volumes
+        (batch,) of an atom, cubic angstrom.
+    draw
+        (batch, tokens + 1) uniform in [0, 1): an order, and how many of the elements are hidden, at least one.
+    """
+    there = arrangement.there
+    order = draw[:, :-1].masked_fill(~there, 2.0).argsort(1).argsort(1)
+    hidden = (order <= (draw[:, -1:] * there.sum(1, keepdim=True)).long()) & there
+    logits = network.element_logits(numbers * ~hidden, arrangement)
+    errors = F.cross_entropy(logits.flatten(0, 1), numbers.flatten(), reduction="none").view_as(numbers) * hidden
+    elements = (errors.sum(1) / hidden.sum(1)).mean()
+    log_volume = network.log_volume(numbers, arrangement)
+    return elements, F.smooth_l1_loss(log_volume / _VOLUME_DEVIATION, volumes.log() / _VOLUME_DEVIATION)
+
+
+@torch.no_grad()
+def draw_elements(
+    network: ElementNetwork,
+    numbers: Tensor,
+    avoided: Tensor,
+    kept: Tensor,
+    arrangement: Arrangement,
+    allowed: Tensor,
+    chance: Tensor,
+) -> Tensor:
+    """Atomic numbers (batch, tokens) with new ones in place of those that are not ``kept``, one after the other.
+
+    None is drawn twice.
+
+    Parameters
+    ----------
+    numbers, kept
+        (batch, tokens) of known crystals, and which of them stay.
+    avoided
+        (batch, tokens) what is not drawn as long as something else is left.
+    allowed
+        (119,) which elements may be drawn, as many at least as a crystal has.
+    chance
+        (batch, 2 x tokens) uniform in [0, 1): an order, and what each draw is decided by.
+    """
+    tokens = numbers.shape[1]
+    hidden = ~kept & arrangement.there
+    order = chance[:, :tokens].masked_fill(~hidden, 2.0).argsort(1)
+    now = numbers * ~hidden
+    taken, avoid = (F.one_hot(some, NUMBERS).bool().any(1) for some in (now, avoided))
+    rows = torch.arange(len(numbers), device=numbers.device)
+    for i in range(int(hidden.sum(1).max())):
+        place = order[:, i]
+        wanted = hidden[rows, place]
+        logits = network.element_logits(now, arrangement)[rows, place]
+        may = allowed & ~taken
+        best = may & ~avoid
+        may = torch.where(best.any(1, keepdim=True), best, may)
+        drawn = _chosen(logits.masked_fill(~may, -torch.inf), chance[:, tokens + i])
+        now[rows, place] = torch.where(wanted, drawn, now[rows, place])
+        taken[rows, drawn] |= wanted
+    return now
+
+
+def _chosen(logits: Tensor, chance: Tensor) -> Tensor:
+    """(batch,) choices: the first whose cumulative probability exceeds ``chance`` (batch,)."""
+    cumulative = logits.softmax(1).nan_to_num(0.0).cumsum(1)
+    return (cumulative <= chance[:, None] * cumulative[:, -1:]).sum(1).clamp_max(logits.shape[1] - 1)
