@@ -23,7 +23,7 @@ from voxtal.config import write_config
 from voxtal.runs import Run
 from voxtal.structures.structure_set import StructureSet
 from voxtal.training.checkpoint import load_checkpoint
-from voxtal.training.stages import MODELS
+from voxtal.training.stages import GENERATORS, MODELS
 
 BIN = Path(sys.executable).parent
 VOXTAL = BIN / "voxtal"
@@ -69,7 +69,7 @@ def finish(process: subprocess.Popen[str], seconds: float = 120) -> tuple[int, s
 def untrained(run: Run, root: Path, steps: int = STEPS) -> Path:
     """A run directory with ``run``'s voxels, two objectives, and nothing trained."""
     tree = copy.deepcopy(run.config.model_dump(exclude_none=True))
-    for model in ("lattice_ae", "sites_ae", "constraint", "ccdcgan"):
+    for model in ("lattice_ae", "sites_ae", "constraint", *GENERATORS):
         tree["train"][model]["steps"] = steps
     wishes = [{"property": "formation_energy", "goal": "low"}, {"property": "band_gap", "range": [1.0, 2.0]}]
     tree["train"]["ccdcgan"]["objectives"] = wishes

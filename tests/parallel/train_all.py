@@ -10,7 +10,7 @@ from voxtal.parallel.data_parallel import data_parallel
 from voxtal.runs import Run
 from voxtal.training import trainer
 from voxtal.training.encode import encode_graphs
-from voxtal.training.stages import MODELS, train_model
+from voxtal.training.stages import GENERATORS, train_model
 
 
 def _train_all(root: Path) -> None:
@@ -21,7 +21,7 @@ def _train_all(root: Path) -> None:
     def encode() -> None:
         encode_graphs(run, run.round(0))
 
-    for model in (*MODELS[:-1], "constraint-band_gap", MODELS[-1]):
+    for model in ("lattice-ae", "sites-ae", "constraint", "constraint-band_gap", *GENERATORS):
         if model == "constraint":
             on_root(ranks, encode)
         train_model(run, run.round(0), model, lambda _what, _total: nullcontext(lambda *_: None), ranks)

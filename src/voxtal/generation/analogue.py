@@ -17,10 +17,9 @@ from torch import Tensor, nn
 
 from voxtal.config import ObjectiveConfig
 from voxtal.errors import UserError
-from voxtal.generation.codes import Codes, codes_of_tokens, graphs_of_codes
-from voxtal.generation.generators import Draw
+from voxtal.generation.codes import Codes, codes_of_tokens
+from voxtal.generation.generators import Draw, drawn_of
 from voxtal.generation.request import Request
-from voxtal.generation.sampling import predicted
 from voxtal.generation.wishes import drawn_rows, likelihood
 from voxtal.models.atoms import AtomsAutoencoder, CellAutoencoder, in_order
 from voxtal.models.build import restore
@@ -113,16 +112,17 @@ class AnalogueGenerator:
     def draw(self, attempts: np.ndarray) -> Draw:
         """Draw at most ``block`` attempts of one block."""
         first = attempts[0] // self.block * self.block
-        codes = self._block(np.arange(first, first + self.block)).subset(attempts - first)
-        return Draw(codes, predicted(self.constraints, graphs_of_codes(codes, self.layout), self.device))
+        codes = self._block(np.arange(first, first + self.block))
+        return drawn_of(codes, self.constraints, self.layout, self.device, attempts - first)
 
     @torch.no_grad()
     def _block(self, attempts: np.ndarray) -> Codes:
         streams = [np.random.default_rng([self.seed, 6, attempt]) for attempt in attempts.tolist()]
         chances = np.stack([rng.random(2 + 3 * MAX_ELEMENTS, dtype=np.float32) for rng in streams])
         rows = drawn_rows(self.likely, chances[:, 0])
-        numbers, counts, pairs = (torch.from_numpy(part).to(self.device) for part in self.known.batch(rows))
-        arrangement, k = Arrangement(counts, pairs), numbers.shape[1]
+        k = int(self.known.sizes[rows].max())
+        numbers, counts, pairs = (torch.from_numpy(part).to(self.device) for part in self.known.batch(rows, k))
+        arrangement = Arrangement(counts, pairs)
         chance = torch.from_numpy(chances[:, 1:]).to(self.device)
         kept = self._kept(numbers, chance[:, 0], chance[:, 1 : 1 + k])
         draws = chance[:, 1 + MAX_ELEMENTS :].unflatten(1, (2, MAX_ELEMENTS))[:, :, :k].flatten(1)

@@ -17,10 +17,9 @@ from torch import nn
 
 from voxtal.config import ObjectiveConfig
 from voxtal.errors import UserError
-from voxtal.generation.codes import Codes, codes_of_tokens, graphs_of_codes
-from voxtal.generation.generators import Draw
+from voxtal.generation.codes import Codes, codes_of_tokens
+from voxtal.generation.generators import Draw, drawn_of
 from voxtal.generation.request import Request
-from voxtal.generation.sampling import predicted
 from voxtal.generation.wishes import drawn_rows, likelihood
 from voxtal.models.build import restore
 from voxtal.models.composition import Allowed, draw_composition
@@ -87,9 +86,7 @@ class FlowGenerator:
         """Draw at most ``block`` attempts of one block."""
         first = attempts[0] // self.block * self.block
         codes = self._block(np.arange(first, first + self.block))
-        codes = codes.subset(attempts - first)
-        graphs = graphs_of_codes(codes, self.layout)
-        return Draw(codes, predicted(self.constraints, graphs, self.device))
+        return drawn_of(codes, self.constraints, self.layout, self.device, attempts - first)
 
     @torch.no_grad()
     def _block(self, attempts: np.ndarray) -> Codes:

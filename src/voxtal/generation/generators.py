@@ -48,6 +48,14 @@ class Generator(Protocol):
         ...
 
 
+def drawn_of(
+    codes: Codes, constraints: Mapping[str, nn.Module], layout: GraphLayout, device: torch.device, places: np.ndarray
+) -> Draw:
+    """The attempts at ``places`` of a whole block; all are predicted together, so that each has the same company."""
+    predictions = predicted(constraints, graphs_of_codes(codes, layout), device)
+    return Draw(codes.subset(places), {name: values[places] for name, values in predictions.items()})
+
+
 @dataclass(frozen=True)
 class GraphGenerator:
     """The GAN of crystal graphs, with the constraints that predict properties from them.

@@ -23,7 +23,8 @@ def pack(run: Run, paths: RoundPaths, folder: Path, half: bool = True) -> int:
     """Write what ``voxtal generate`` reads of a round to ``folder``; returns its size in bytes.
 
     The folder is a run directory whose round 0 makes the attempts of the round that was packed: networks, and how codes
-    lie in a crystal graph. It holds no structures and no paths of this machine.
+    lie in a crystal graph. It holds no paths of this machine, and no structures but those
+    that the analogue generator exchanges elements of.
 
     Parameters
     ----------

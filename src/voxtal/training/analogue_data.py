@@ -93,9 +93,9 @@ class Arrangements:
         """(n,) of an atom, cubic angstrom."""
         return np.abs(np.linalg.det(self.cells.astype(np.float64))) / self.atoms
 
-    def batch(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Numbers (b, k), counts (b, k) and pairs (b, k, k, 2) of some crystals, padded with zeros."""
-        sizes, k = self.sizes[rows], int(self.sizes[rows].max())
+    def batch(self, rows: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Numbers (b, k), counts (b, k) and pairs (b, k, k, 2) of some crystals, padded with zeros to k elements."""
+        sizes = self.sizes[rows]
         there = np.arange(k) < sizes[:, None]
         numbers, counts = np.zeros((2, len(rows), k), dtype=np.int64)
         tokens = entries_of(self.offsets, rows)

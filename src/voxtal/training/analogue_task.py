@@ -64,10 +64,10 @@ class AnalogueTask:
         rows = batch_rows(len(self.data), self.config.batch_size, index, self.seed)
         share = self.parallel.split(len(rows))
         own = share.of(rows)
-        numbers, counts, pairs = (torch.from_numpy(part).to(self.device) for part in self.data.batch(own))
+        most = int(self.data.sizes[rows].max())  # of the whole batch: noise is drawn for all ranks alike
+        numbers, counts, pairs = (torch.from_numpy(part).to(self.device) for part in self.data.batch(own, most))
         volumes = torch.from_numpy(self.volumes[own]).to(self.device)
-        draw = share.rand(int(self.data.sizes[rows].max()) + 1, device=self.device)
-        draw = torch.cat([draw[:, : numbers.shape[1]], draw[:, -1:]], dim=1)
+        draw = share.rand(most + 1, device=self.device)
         arrangement = Arrangement(counts, pairs)
         elements, volume = elements_loss(self.network, numbers, arrangement, volumes, draw)  # type: ignore[arg-type]
         descend(elements + volume, self.optimizer, share)
