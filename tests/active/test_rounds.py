@@ -20,11 +20,12 @@ from voxtal.active.rounds import (
     write_hull,
 )
 from voxtal.calculators.base import CalculatorSpec
-from voxtal.config import build_config
+from voxtal.config import build_config, load_config
 from voxtal.generation.stage import ATTEMPT, PREDICTED
 from voxtal.ledger import Ledger
 from voxtal.runs import Run, write_json
 from voxtal.structures.structure_set import FORMATION_ENERGY, REASON, SOURCE, SPLIT, StructureSet
+from voxtal.training.stages import GENERATORS
 from voxtal.workflows.local import Local
 from voxtal.workflows.relaxation import relax_set
 
@@ -130,8 +131,14 @@ def test_round_of_which_nothing_passes(trained_run: Run, copper_gold: list[Any],
     assert before.ids.tolist() == after.ids.tolist()
 
 
-def test_screening_chooses_among_what_passed(trained_run: Run, copper_gold: list[Any], quiet: Any) -> None:
+@pytest.mark.parametrize("generator", GENERATORS)
+def test_screening_chooses_among_what_passed(
+    generator: str, trained_run: Run, copper_gold: list[Any], quiet: Any
+) -> None:
     """Selected candidates are valid, unique and novel, at most screen.select; the ledger holds every attempt."""
+    trained_run = Run(
+        trained_run.root, load_config(trained_run.root / "voxtal.toml", [f"generate.generator={generator}"])
+    )
     paths = trained_run.round(0)
     strange = []
     for i, structure in enumerate(copper_gold[-6:]):
@@ -151,5 +158,6 @@ def test_screening_chooses_among_what_passed(trained_run: Run, copper_gold: list
     assert not {"r0-000006", "r0-000007", "r0-000008"} & set(selected.ids)
     with Ledger(trained_run.ledger) as ledger:
         recorded = {row["id"]: row["outcome"] for row in ledger.candidates()}
+        assert {row["model"] for row in ledger.candidates()} == {generator}
     assert len(recorded) == 9
     assert {id_ for id_, outcome in recorded.items() if outcome == "selected"} == set(selected.ids)

@@ -23,7 +23,7 @@ from voxtal.config import build_config, write_config
 from voxtal.ledger import Ledger
 from voxtal.runs import Run, read_json
 from voxtal.structures.structure_set import FORMATION_ENERGY, METHOD, SPLIT, StructureSet
-from voxtal.training.stages import MODELS
+from voxtal.training.stages import models_of
 
 SUMMARY_KEYS = {
     "n_training",
@@ -95,7 +95,7 @@ def test_both_rounds_are_whole(finished: tuple[Run, list[str]]) -> None:
         paths = run.round(index)
         for path in (paths.structures, paths.voxels / "index.h5", paths.graphs, paths.candidates, paths.hull):
             assert path.is_file(), path
-        for model in MODELS:
+        for model in models_of(run, paths):
             assert (paths.train(model) / "best.pt").is_file()
             assert losses(run, model)
         summary = read_json(paths.summary)
@@ -177,7 +177,7 @@ def test_finished_stages_do_nothing_again(finished: tuple[Run, list[str]]) -> No
         return {str(path): path.stat().st_mtime_ns for path in files}
 
     before = dates()
-    verbs = [*(["train", model] for model in MODELS), ["encode"], ["generate"], ["evaluate"]]
+    verbs = [*(["train", model] for model in models_of(run, run.round(1))), ["encode"], ["generate"], ["evaluate"]]
     for verb in verbs:
         answer = CliRunner().invoke(build_app(), [*verb, "--run", str(run.root), "--round", "0"])
         assert answer.exit_code == 0, answer.output
@@ -198,7 +198,7 @@ def test_killed_round_carries_on_and_ends_the_same(
     assert calculations_done(run) >= labelled
     disturb(run, signal.SIGKILL, lambda: lines(paths.train("ccdcgan") / "metrics.jsonl") > 2)
     finish(start_round(run.root))
-    for model in MODELS:
+    for model in models_of(run, paths):
         assert losses(run, model) == losses(undisturbed, model)
     assert candidate_rows(run, 0) == candidate_rows(undisturbed, 0)
     ours, theirs = read_json(paths.summary), read_json(undisturbed.round(0).summary)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,9 +13,6 @@ Arrays = tuple[np.ndarray, np.ndarray, np.ndarray]
 NOBLE_GASES = frozenset({2, 10, 18, 36, 54, 86})
 
 _SYMPREC_ANGSTROM = 0.01
-
-# spglib's C code writes to stderr whenever it tightens its own tolerance; it does so by itself and goes on.
-os.environ.setdefault("SPGLIB_WARNING", "OFF")
 
 
 @dataclass(frozen=True)
