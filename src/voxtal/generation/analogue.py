@@ -26,8 +26,13 @@ from voxtal.models.build import restore
 from voxtal.models.elements import NUMBERS, Arrangement, ElementNetwork, draw_elements
 from voxtal.models.tokens import MAX_ELEMENTS
 from voxtal.representations.crystal_graph import GraphLayout
-from voxtal.training.analogue_data import Arrangements
+from voxtal.training.analogue_data import Arrangements, composition_of
 from voxtal.training.device import Arithmetic
+
+TEMPERATURE = 1.2
+"""Of drawn elements: fewer attempts are the same."""
+TRIES = 4
+"""Draws of an attempt's elements: a composition that is known already is drawn again but for the last time."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +41,8 @@ class AnalogueGenerator:
 
     Attributes
     ----------
+    compositions
+        Of the known crystals.
     likely
         (n,) how likely each known crystal is taken.
     allowed
@@ -48,6 +55,7 @@ class AnalogueGenerator:
 
     network: ElementNetwork
     known: Arrangements
+    compositions: set[frozenset[tuple[int, int]]]
     likely: np.ndarray
     allowed: Tensor
     anew: bool
@@ -90,6 +98,9 @@ class AnalogueGenerator:
         known = Arrangements.from_facts(saved["facts"])
         allowed = _allowed(layout, request)
         likely = likelihood(known.values, saved["facts"]["properties"], objectives)
+        # a prototype of a thousand crystals would fill the attempts with the same few compositions
+        prototypes = known.prototypes()
+        likely = likely / np.sqrt(np.bincount(prototypes)[prototypes])
         likely = likely * _possible(known, request, int(allowed.sum()))
         if not likely.any():
             raise UserError(f"None of the {len(known)} known crystals has as many elements and atoms as are asked for.")
@@ -97,6 +108,7 @@ class AnalogueGenerator:
         return cls(
             network,
             known,
+            known.compositions(),
             likely,
             allowed.to(arithmetic.device),
             bool(request.system),
@@ -118,18 +130,37 @@ class AnalogueGenerator:
     @torch.no_grad()
     def _block(self, attempts: np.ndarray) -> Codes:
         streams = [np.random.default_rng([self.seed, 6, attempt]) for attempt in attempts.tolist()]
-        chances = np.stack([rng.random(2 + 3 * MAX_ELEMENTS, dtype=np.float32) for rng in streams])
+        chances = np.stack([rng.random(2 + (1 + 2 * TRIES) * MAX_ELEMENTS, dtype=np.float32) for rng in streams])
         rows = drawn_rows(self.likely, chances[:, 0])
         k = int(self.known.sizes[rows].max())
         numbers, counts, pairs = (torch.from_numpy(part).to(self.device) for part in self.known.batch(rows, k))
         arrangement = Arrangement(counts, pairs)
         chance = torch.from_numpy(chances[:, 1:]).to(self.device)
         kept = self._kept(numbers, chance[:, 0], chance[:, 1 : 1 + k])
-        draws = chance[:, 1 + MAX_ELEMENTS :].unflatten(1, (2, MAX_ELEMENTS))[:, :, :k].flatten(1)
-        taken = numbers * 0 if self.anew else numbers
-        new = draw_elements(self.network, numbers, taken, kept, arrangement, self.allowed, draws)
+        draws = chance[:, 1 + MAX_ELEMENTS :].unflatten(1, (TRIES, 2, MAX_ELEMENTS))[..., :k].flatten(2)
+        new = self._drawn(numbers, kept, arrangement, draws)
         growth = self.network.log_volume(new, arrangement) - self.network.log_volume(numbers, arrangement)
         return self._encoded(rows, new, counts, (growth / 3).exp())
+
+    def _drawn(self, numbers: Tensor, kept: Tensor, arrangement: Arrangement, draws: Tensor) -> Tensor:
+        """New elements (batch, tokens); ``draws`` (batch, tries, 2 x tokens) decide."""
+        avoided = numbers * 0 if self.anew else numbers
+        new, again = numbers, torch.ones_like(kept[:, 0])
+        for i in range(1 if self.anew else TRIES):
+            drawn = draw_elements(
+                self.network, numbers, avoided, kept, arrangement, self.allowed, draws[:, i], TEMPERATURE
+            )
+            new = torch.where(again[:, None], drawn, new)
+            again = again & self._is_known(new, arrangement.counts)
+            if not again.any():
+                break
+        return new
+
+    def _is_known(self, numbers: Tensor, counts: Tensor) -> Tensor:
+        """(batch,) whether there is a known crystal of the same composition."""
+        rows = zip(numbers.cpu().numpy(), counts.cpu().numpy(), strict=True)
+        known = [composition_of(row[row > 0], amounts[row > 0]) in self.compositions for row, amounts in rows]
+        return torch.tensor(known, device=numbers.device)
 
     def _kept(self, numbers: Tensor, chance: Tensor, order: Tensor) -> Tensor:
         """(batch, tokens) which elements stay: none that is not allowed, and not all of them."""

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -104,6 +105,24 @@ class Arrangements:
         pairs[there[:, :, None] & there[:, None]] = self.pairs[entries_of(self._pair_offsets, rows)]
         return numbers, counts, pairs
 
+    def prototypes(self) -> np.ndarray:
+        """(n,) number of each crystal's prototype: atoms of each element and how they stand, roughly."""
+        keys = [self._prototype(row) for row in range(len(self))]
+        places = {key: place for place, key in enumerate(dict.fromkeys(keys))}
+        return np.array([places[key] for key in keys], dtype=np.int64)
+
+    def _prototype(self, row: int) -> tuple[tuple[float, ...], ...]:
+        counts = self.counts[self.offsets[row] : self.offsets[row + 1]]
+        first, last = self._pair_offsets[row : row + 2]
+        pairs = self.pairs[first:last].reshape(len(counts), len(counts), FEATURES)
+        own, near = np.diagonal(pairs[..., 0]), pairs[..., 1].sum(axis=1)
+        return tuple(sorted(zip(counts.tolist(), own.round(1).tolist(), near.round(1).tolist(), strict=True)))
+
+    def compositions(self) -> set[frozenset[tuple[int, int]]]:
+        """What :func:`composition_of` makes of every crystal."""
+        parts = (slice(*self.offsets[row : row + 2]) for row in range(len(self)))
+        return {composition_of(self.numbers[part], self.counts[part]) for part in parts}
+
     def atoms_of(self, rows: np.ndarray, most: int) -> np.ndarray:
         """Positions (tokens, most, 3) of the atoms of every element of some crystals, zeros beyond them."""
         tokens = entries_of(self.offsets, rows)
@@ -113,7 +132,7 @@ class Arrangements:
         positions[there] = self.positions[entries_of(starts, tokens)]
         return positions
 
-    @property
+    @cached_property
     def _pair_offsets(self) -> np.ndarray:
         return offsets_of(self.sizes**2)
 
@@ -122,7 +141,7 @@ class Arrangements:
         small = {"offsets": np.int32, "numbers": np.uint8, "counts": np.uint8}
         return {
             name: torch.from_numpy(np.ascontiguousarray(values.astype(small.get(name, values.dtype))))
-            for name, values in vars(self).items()
+            for name, values in ((field.name, getattr(self, field.name)) for field in fields(self))
         }
 
     @classmethod
@@ -131,3 +150,9 @@ class Arrangements:
         wide = dict.fromkeys(("offsets", "numbers", "counts"), np.int64)
         arrays = {name: facts[name].numpy() for name in cls.__dataclass_fields__}
         return cls(**{name: values.astype(wide.get(name, values.dtype)) for name, values in arrays.items()})
+
+
+def composition_of(numbers: np.ndarray, counts: np.ndarray) -> frozenset[tuple[int, int]]:
+    """The reduced composition of atomic numbers (k,) and their atoms (k,)."""
+    unit = np.gcd.reduce(counts)
+    return frozenset(zip(numbers.tolist(), (counts // unit).tolist(), strict=True))
