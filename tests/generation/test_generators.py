@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from voxtal.config import ObjectiveConfig, load_config
 from voxtal.errors import UserError
@@ -82,6 +84,32 @@ def test_analogues_that_nothing_known_can_be(trained_run: Run) -> None:
     run = Run(trained_run.root, load_config(trained_run.root / "voxtal.toml", ["generate.generator=analogue"]))
     with pytest.raises(UserError, match=r"None of the .* known crystals has as many elements and atoms"):
         open_generator(run, run.round(0), Request(max_atoms=0))
+
+
+def test_analogues_of_known_composition_are_drawn_again(trained_run: Run) -> None:
+    """Attempts would be found known by the comparison, at the cost of all that comes before it."""
+    run = Run(trained_run.root, load_config(trained_run.root / "voxtal.toml", ["generate.generator=analogue"]))
+    generator: Any = open_generator(run, run.round(0), Request())
+    allowed = torch.zeros_like(generator.allowed)
+    allowed[20:40] = True
+    free = replace(generator, allowed=allowed, compositions=set())
+
+    def drawn(generator: Any) -> list[Any]:
+        codes = generator._block(np.arange(64))
+        return [frozenset(codes.numbers[codes.owner == i].tolist()) for i in range(64)]
+
+    class Known:
+        """Compositions with an element of even number."""
+
+        def __contains__(self, composition: frozenset[tuple[int, int]]) -> bool:
+            return any(number % 2 == 0 for number, _ in composition)
+
+    before, after = (
+        np.mean([any(number % 2 == 0 for number in elements) for elements in drawn(some)])
+        for some in (free, replace(free, compositions=Known()))
+    )
+    assert before > 0.4
+    assert after < 0.6 * before
 
 
 def asked(**goal: Any) -> list[ObjectiveConfig]:
