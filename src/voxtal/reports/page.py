@@ -20,7 +20,7 @@ from voxtal.reports.html import (
     svg_figure,
     table,
 )
-from voxtal.reports.run_data import MODELS, RoundData
+from voxtal.reports.run_data import RoundData
 from voxtal.reports.summary import (
     E_ABOVE_HULL_TARGET,
     CandidateRow,
@@ -35,6 +35,8 @@ MODEL_TITLES = {
     "sites-ae": "Sites autoencoder",
     "constraint": "Formation-energy constraint",
     "ccdcgan": "CCDCGAN",
+    "flow": "Flow over tokens",
+    "analogue": "Elements of analogues",
 }
 FUNNEL = ("attempts", "valid", "unique", "novel", "believable", "selected")
 MAX_ROWS = 100
@@ -293,10 +295,12 @@ def _reproduction(rounds: Sequence[RoundData]) -> str:
 
 def _losses(rounds: Sequence[RoundData]) -> str:
     figures = []
-    for model in MODELS:
+    for model in dict.fromkeys(model for data in rounds for model in data.metrics):
         curves = {data.index: data.metrics[model] for data in rounds if data.metrics.get(model)}
         if curves:
-            figures.append(svg_figure(loss_figure(curves), MODEL_TITLES[model]))
+            figures.append(
+                svg_figure(loss_figure(curves), MODEL_TITLES.get(model, model.replace("-", ": ", 1).capitalize()))
+            )
     return f'<div class="figures">{"".join(figures)}</div>' if figures else ""
 
 

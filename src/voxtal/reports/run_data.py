@@ -13,8 +13,19 @@ from typing import Any
 
 from voxtal.runs import RoundPaths, read_json
 
-MODELS = ("lattice-ae", "sites-ae", "constraint", "ccdcgan")
-"""The networks of a round, in the order in which they are trained."""
+AUTOENCODERS = ("lattice-ae", "sites-ae")
+CONSTRAINT = "constraint"
+GENERATORS = ("ccdcgan", "flow", "analogue")
+
+
+def networks_of(paths: RoundPaths) -> list[str]:
+    """The networks of a round after its autoencoders, in the order in which they are trained.
+
+    Constraints of other properties and generators are those that training has begun with; without any, the published.
+    """
+    begun = {folder.name for folder in paths.train("").glob("*") if folder.is_dir()}
+    others = sorted(name for name in begun if name.startswith(f"{CONSTRAINT}-"))
+    return [CONSTRAINT, *others, *([name for name in GENERATORS if name in begun] or GENERATORS[:1])]
 
 
 @dataclass(frozen=True)
@@ -45,7 +56,9 @@ def read_round(paths: RoundPaths) -> RoundData:
     return RoundData(
         index=paths.index,
         summary=_read_if_there(paths.summary),
-        metrics={model: read_metrics(paths.train(model) / "metrics.jsonl") for model in MODELS},
+        metrics={
+            model: read_metrics(paths.train(model) / "metrics.jsonl") for model in (*AUTOENCODERS, *networks_of(paths))
+        },
         evaluation=_read_if_there(paths.evaluation),
         candidates=read_candidates(paths.screen / "candidates.csv"),
         hull=_read_if_there(paths.hull),

@@ -14,7 +14,7 @@ from typing import Literal
 
 from voxtal.errors import UserError
 from voxtal.owners import process_runs
-from voxtal.reports.run_data import MODELS, read_candidates, read_metrics
+from voxtal.reports.run_data import AUTOENCODERS, networks_of, read_candidates, read_metrics
 from voxtal.runs import RoundPaths, read_json
 
 State = Literal["done", "running", "stopped", "waiting"]
@@ -83,14 +83,13 @@ def owner_at_work(root: Path) -> str | None:
 
 def round_stages(paths: RoundPaths, counts: Sequence[Count], at_work: bool) -> list[Stage]:
     """Every stage of one round, in the order in which they run; the first open one is what is ``at_work``."""
-    autoencoders, networks = MODELS[:2], MODELS[2:]
     traces = [
         _structures(paths, counts),
         _voxels(paths),
-        *(_training(model, paths.train(model)) for model in autoencoders),
+        *(_training(model, paths.train(model)) for model in AUTOENCODERS),
         *_separated(paths),
         _Traces("encode", paths.graphs.is_file(), [paths.graphs]),
-        *(_training(model, paths.train(model)) for model in networks),
+        *(_training(model, paths.train(model)) for model in networks_of(paths)),
         _Traces("generate", paths.candidates.is_file(), [paths.candidates]),
         _screen(paths),
         _relax(paths, counts),
