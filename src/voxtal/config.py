@@ -20,6 +20,9 @@ from voxtal.presets import PRESETS
 
 CONFIG_NAME = "voxtal.toml"
 
+Generator = Literal["ccdcgan", "flow", "analogue"]
+GENERATORS: tuple[str, ...] = get_args(Generator)
+
 
 class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -182,7 +185,7 @@ class TrainConfig(_Section):
 class GenerateConfig(_Section):
     n: int = Field(default=500, ge=1)
     """Attempts per round."""
-    generator: Literal["ccdcgan", "flow", "analogue"]
+    generator: Generator
     """``ccdcgan``: the GAN of crystal graphs. ``flow``: a composition, then flow matching over the tokens of its graph.
     ``analogue``: new elements in the arrangement of a known crystal (docs/generating.md)."""
     flow_steps: int = Field(default=50, ge=1)

@@ -95,7 +95,7 @@ def test_analogues_of_known_composition_are_drawn_again(trained_run: Run) -> Non
     free = replace(generator, allowed=allowed, compositions=set())
 
     def drawn(generator: Any) -> list[Any]:
-        codes = generator._block(np.arange(64))
+        codes = generator.block(np.arange(64))
         return [frozenset(codes.numbers[codes.owner == i].tolist()) for i in range(64)]
 
     class Known:

@@ -7,11 +7,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from voxtal.models.composition import NUMBERS, Allowed, CompositionNetwork, composition_loss, draw_composition
+from voxtal.models.composition import Allowed, CompositionNetwork, composition_loss, draw_composition
+from voxtal.units import ATOMIC_NUMBERS
 
 
 def allowed(*numbers: int, exactly: bool = False, atoms: int = 8) -> Allowed:
-    elements = torch.zeros(NUMBERS, dtype=torch.bool)
+    elements = torch.zeros(ATOMIC_NUMBERS, dtype=torch.bool)
     elements[list(numbers)] = True
     return Allowed(elements, exactly, tokens=4, atoms=atoms)
 

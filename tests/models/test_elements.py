@@ -7,7 +7,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from voxtal.models.elements import NUMBERS, Arrangement, ElementNetwork, draw_elements, elements_loss
+from voxtal.models.elements import Arrangement, ElementNetwork, draw_elements, elements_loss
+from voxtal.units import ATOMIC_NUMBERS
 
 
 def untrained(seed: int = 0) -> ElementNetwork:
@@ -25,7 +26,7 @@ def drawn(
 ) -> torch.Tensor:
     n, tokens = numbers.shape
     pairs = torch.rand(n, tokens, tokens, 2, generator=torch.Generator().manual_seed(9))
-    may = torch.zeros(NUMBERS, dtype=torch.bool)
+    may = torch.zeros(ATOMIC_NUMBERS, dtype=torch.bool)
     may[list(allowed)] = True
     chance = torch.rand(n, 2 * tokens, generator=torch.Generator().manual_seed(seed))
     arrangement = Arrangement((numbers > 0).long(), pairs)

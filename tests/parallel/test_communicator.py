@@ -53,7 +53,8 @@ def refuse():
 try:
     on_root(ranks, refuse)
 except UserError as error:
-    print("refused", ranks.rank)
+    refused = ranks.gather(str(error))
+assert refused is None or refused == ["no"] * 3
 """
 
 
@@ -85,9 +86,8 @@ def test_every_task_goes_to_one_rank_and_the_free_one_takes_more(launch):
 
 def test_an_error_of_one_rank_is_raised_on_all(launch):
     """A rank that fails would leave the others waiting for it for ever."""
-    code, out, err = finish(launch(3, "-c", FAIL))
+    code, _, err = finish(launch(3, "-c", FAIL))
     assert code == 0, err
-    assert sorted(out.split()) == sorted(["refused"] * 3 + ["0", "1", "2"])
 
 
 def test_a_launcher_without_mpi_is_said_once(launch):

@@ -6,28 +6,25 @@ often. The result is encoded, so that it is a crystal graph like any other and e
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
-from ase.data import atomic_numbers, chemical_symbols
 from torch import Tensor, nn
 
-from voxtal.config import ObjectiveConfig
 from voxtal.errors import UserError
 from voxtal.generation.codes import Codes, codes_of_tokens
-from voxtal.generation.generators import Draw, drawn_of
+from voxtal.generation.generators import BlockGenerator, Setting
 from voxtal.generation.request import Request
 from voxtal.generation.wishes import drawn_rows, likelihood
 from voxtal.models.atoms import AtomsAutoencoder, CellAutoencoder, in_order
 from voxtal.models.build import restore
-from voxtal.models.elements import NUMBERS, Arrangement, ElementNetwork, draw_elements
+from voxtal.models.elements import Arrangement, ElementNetwork, draw_elements
 from voxtal.models.tokens import MAX_ELEMENTS
-from voxtal.representations.crystal_graph import GraphLayout
 from voxtal.training.analogue_data import Arrangements, composition_of
-from voxtal.training.device import Arithmetic
+from voxtal.training.separated import by_network
 
 TEMPERATURE = 1.2
 """Of drawn elements: fewer attempts are the same."""
@@ -36,7 +33,7 @@ TRIES = 4
 
 
 @dataclass(frozen=True)
-class AnalogueGenerator:
+class AnalogueGenerator(BlockGenerator):
     """A trained :class:`ElementNetwork` with the crystals that it knows, and the encoders.
 
     Attributes
@@ -47,10 +44,8 @@ class AnalogueGenerator:
         (n,) how likely each known crystal is taken.
     allowed
         (119,) which elements there may be.
-    anew
-        Whether every element is drawn anew, the old ones among them; else one at least is exchanged, for another one.
-    block
-        Attempts that are always drawn together, so that each has the same company whoever asks for it.
+    lattice, sites, own
+        Encoders: of cells, of the sites of an element, and of those of elements that have one of their own.
     """
 
     network: ElementNetwork
@@ -58,84 +53,71 @@ class AnalogueGenerator:
     compositions: set[frozenset[tuple[int, int]]]
     likely: np.ndarray
     allowed: Tensor
-    anew: bool
     lattice: CellAutoencoder
     sites: AtomsAutoencoder
-    constraints: Mapping[str, nn.Module]
-    layout: GraphLayout
-    seed: int
-    device: torch.device
-    block: int
+    own: Mapping[int, AtomsAutoencoder]
 
     model = "analogue"
 
     @classmethod
     def of(
         cls,
+        setting: Setting,
         saved: dict[str, Any],
-        encoders: tuple[nn.Module, nn.Module],
-        objectives: Sequence[ObjectiveConfig],
-        constraints: Mapping[str, nn.Module],
-        layout: GraphLayout,
-        request: Request,
-        seed: int,
-        arithmetic: Arithmetic,
-        block: int,
+        lattice: nn.Module,
+        sites: nn.Module,
+        own: Mapping[int, nn.Module],
     ) -> AnalogueGenerator:
-        """The generator of a record, on the device of ``arithmetic``.
+        """The generator of a record, with the round's autoencoders.
 
         Raises
         ------
         UserError
             The autoencoders are of voxels, or no known crystal can be what is requested.
         """
-        lattice, sites = encoders
         if not (isinstance(lattice, CellAutoencoder) and isinstance(sites, AtomsAutoencoder)):
             raise UserError(
                 'generate.generator = "analogue" encodes crystals, which takes autoencoders with network = "atoms" '
                 "(train.lattice_ae and train.sites_ae)."
             )
         known = Arrangements.from_facts(saved["facts"])
-        allowed = _allowed(layout, request)
-        likely = likelihood(known.values, saved["facts"]["properties"], objectives)
+        allowed = setting.allowed()
         # a prototype of a thousand crystals would fill the attempts with the same few compositions
         prototypes = known.prototypes()
+        likely = likelihood(known.values, saved["facts"]["properties"], setting.objectives)
         likely = likely / np.sqrt(np.bincount(prototypes)[prototypes])
-        likely = likely * _possible(known, request, int(allowed.sum()))
+        likely = likely * _possible(known, setting.request, int(allowed.sum()))
         if not likely.any():
             raise UserError(f"None of the {len(known)} known crystals has as many elements and atoms as are asked for.")
-        network: Any = arithmetic.place(restore(saved))
+        place: Any = setting.arithmetic.place
         return cls(
-            network,
+            setting,
+            place(restore(saved)),
             known,
             known.compositions(),
             likely,
-            allowed.to(arithmetic.device),
-            bool(request.system),
-            arithmetic.place(lattice),  # type: ignore[arg-type]
-            arithmetic.place(sites),  # type: ignore[arg-type]
-            constraints,
-            layout,
-            seed,
-            arithmetic.device,
-            block,
+            allowed,
+            place(lattice),
+            place(sites),
+            {number: place(network) for number, network in own.items()},
         )
 
-    def draw(self, attempts: np.ndarray) -> Draw:
-        """Draw at most ``block`` attempts of one block."""
-        first = attempts[0] // self.block * self.block
-        codes = self._block(np.arange(first, first + self.block))
-        return drawn_of(codes, self.constraints, self.layout, self.device, attempts - first)
+    @property
+    def anew(self) -> bool:
+        """Whether all elements are drawn anew, the old ones among them; else one at least is exchanged for another."""
+        return bool(self.setting.request.system)
 
     @torch.no_grad()
-    def _block(self, attempts: np.ndarray) -> Codes:
-        streams = [np.random.default_rng([self.seed, 6, attempt]) for attempt in attempts.tolist()]
+    def block(self, attempts: np.ndarray) -> Codes:
+        """Codes of all attempts of a block."""
+        device = self.setting.device
+        streams = [np.random.default_rng([self.setting.seed, 6, attempt]) for attempt in attempts.tolist()]
         chances = np.stack([rng.random(2 + (1 + 2 * TRIES) * MAX_ELEMENTS, dtype=np.float32) for rng in streams])
         rows = drawn_rows(self.likely, chances[:, 0])
         k = int(self.known.sizes[rows].max())
-        numbers, counts, pairs = (torch.from_numpy(part).to(self.device) for part in self.known.batch(rows, k))
+        numbers, counts, pairs = (torch.from_numpy(part).to(device) for part in self.known.batch(rows, k))
         arrangement = Arrangement(counts, pairs)
-        chance = torch.from_numpy(chances[:, 1:]).to(self.device)
+        chance = torch.from_numpy(chances[:, 1:]).to(device)
         kept = self._kept(numbers, chance[:, 0], chance[:, 1 : 1 + k])
         draws = chance[:, 1 + MAX_ELEMENTS :].unflatten(1, (TRIES, 2, MAX_ELEMENTS))[..., :k].flatten(2)
         new = self._drawn(numbers, kept, arrangement, draws)
@@ -174,20 +156,16 @@ class AnalogueGenerator:
     def _encoded(self, rows: np.ndarray, numbers: Tensor, counts: Tensor, scale: Tensor) -> Codes:
         """Codes of known crystals with new elements (batch, tokens), ``scale`` (batch,) times as long."""
         owner, token = (numbers > 0).nonzero(as_tuple=True)
-        positions = torch.from_numpy(self.known.atoms_of(rows, self.sites.atoms)).to(self.device)
+        positions = torch.from_numpy(self.known.atoms_of(rows, self.sites.atoms)).to(numbers.device)
         there, elements = counts[owner, token], numbers[owner, token]
-        sites = self.sites.encode(in_order(positions * scale[owner, None, None], there), there, elements)
-        cells = torch.from_numpy(self.known.cells[rows]).to(self.device) * scale[:, None, None]
+        ordered = in_order(positions * scale[owner, None, None], there)
+        sites = ordered.new_empty(len(elements), self.setting.layout.sites_latent)
+        for number, places in by_network(elements.cpu().numpy(), self.own):
+            network = self.own.get(number, self.sites)
+            sites[places] = network.encode(ordered[places], there[places], elements[places])
+        cells = torch.from_numpy(self.known.cells[rows]).to(numbers.device) * scale[:, None, None]
         lattice = self.lattice.encode(cells)
-        return codes_of_tokens(lattice.cpu().numpy(), owner.cpu().numpy(), elements.cpu().numpy(), sites.cpu().numpy())
-
-
-def _allowed(layout: GraphLayout, request: Request) -> Tensor:
-    known = [chemical_symbols[z] for z in layout.elements]
-    wanted = set(request.system or request.elements or known) - set(request.exclude)
-    allowed = torch.zeros(NUMBERS, dtype=torch.bool)
-    allowed[[atomic_numbers[symbol] for symbol in known if symbol in wanted]] = True
-    return allowed
+        return codes_of_tokens(*(part.cpu().numpy() for part in (lattice, owner, elements, sites)))
 
 
 def _possible(known: Arrangements, request: Request, elements: int) -> np.ndarray:

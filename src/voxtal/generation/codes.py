@@ -101,7 +101,4 @@ def _wanted(present: np.ndarray, symbols: Sequence[str], request: Request) -> np
     """(n, elements) which elements are to be decoded, of those (n, elements) that are ``present``."""
     if request.system:
         return np.broadcast_to(np.isin(symbols, request.system), present.shape)
-    allowed = ~np.isin(symbols, request.exclude)
-    if request.elements:
-        allowed &= np.isin(symbols, request.elements)
-    return present & allowed
+    return present & np.isin(symbols, request.allowed(symbols))

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
 import torch
-from torch import nn
+from ase.data import atomic_numbers, chemical_symbols
+from torch import Tensor, nn
 
+from voxtal.config import ObjectiveConfig
 from voxtal.generation.codes import Codes, codes_of_graphs, graphs_of_codes
 from voxtal.generation.request import Request
 from voxtal.generation.sampling import predicted, sample_graphs
 from voxtal.representations.crystal_graph import GraphLayout
+from voxtal.training.device import Arithmetic
+from voxtal.units import ATOMIC_NUMBERS
 
 BATCH = 64
 """Attempts that the networks see at once; a block of the folder has no more."""
@@ -48,12 +52,55 @@ class Generator(Protocol):
         ...
 
 
-def drawn_of(
-    codes: Codes, constraints: Mapping[str, nn.Module], layout: GraphLayout, device: torch.device, places: np.ndarray
-) -> Draw:
-    """The attempts at ``places`` of a whole block; all are predicted together, so that each has the same company."""
-    predictions = predicted(constraints, graphs_of_codes(codes, layout), device)
-    return Draw(codes.subset(places), {name: values[places] for name, values in predictions.items()})
+@dataclass(frozen=True)
+class Setting:
+    """What every generator of a round is opened with.
+
+    Attributes
+    ----------
+    constraints
+        Property -> what predicts it from crystal graphs, on the device.
+    objectives
+        What attempts are to be like.
+    """
+
+    constraints: Mapping[str, nn.Module]
+    objectives: Sequence[ObjectiveConfig]
+    layout: GraphLayout
+    request: Request
+    seed: int
+    arithmetic: Arithmetic
+
+    @property
+    def device(self) -> torch.device:
+        return self.arithmetic.device
+
+    def allowed(self) -> Tensor:
+        """(119,) which atomic numbers may be drawn."""
+        symbols = self.request.allowed(chemical_symbols[z] for z in self.layout.elements)
+        allowed = torch.zeros(ATOMIC_NUMBERS, dtype=torch.bool, device=self.device)
+        allowed[[atomic_numbers[symbol] for symbol in symbols]] = True
+        return allowed
+
+
+@dataclass(frozen=True)
+class BlockGenerator:
+    """A generator that always draws whole blocks of :data:`BATCH` attempts: each has the same company every time."""
+
+    setting: Setting
+
+    def draw(self, attempts: np.ndarray) -> Draw:
+        """Draw attempts of one block."""
+        first = attempts[0] // BATCH * BATCH
+        codes = self.block(np.arange(first, first + BATCH))
+        places = attempts - first
+        graphs = graphs_of_codes(codes, self.setting.layout)
+        predictions = predicted(self.setting.constraints, graphs, self.setting.device)
+        return Draw(codes.subset(places), {name: values[places] for name, values in predictions.items()})
+
+    def block(self, attempts: np.ndarray) -> Codes:
+        """Codes of all attempts of a block."""
+        raise NotImplementedError
 
 
 @dataclass(frozen=True)
@@ -64,34 +111,29 @@ class GraphGenerator:
     ----------
     presence_threshold
         Smallest root mean square of a present element's code.
-    batch
-        Attempts that the networks always see at once, fewer being filled up.
     """
 
+    setting: Setting
     network: nn.Module
-    constraints: Mapping[str, nn.Module]
-    layout: GraphLayout
     presence_threshold: float
-    request: Request
-    seed: int
-    device: torch.device
-    batch: int
 
     @property
     def model(self) -> str:
         return "ccdcgan"
 
     def draw(self, attempts: np.ndarray) -> Draw:
-        """Draw at most ``batch`` attempts, whose numbers follow each other.
+        """Draw at most :data:`BATCH` attempts, whose numbers follow each other.
 
-        Each has its own place in the batch: what a network makes of a row may depend, in the last bit, on where it is.
+        Networks see full batches, fewer attempts being filled up, and each has its own place in them: what a network
+        makes of a row may depend, in the last bit, on where it is.
         """
-        places = attempts % self.batch
-        filled = np.zeros(self.batch, dtype=attempts.dtype)
+        setting = self.setting
+        places = attempts % BATCH
+        filled = np.zeros(BATCH, dtype=attempts.dtype)
         filled[places] = attempts
-        graphs = sample_graphs(self.network, self.seed, filled, self.device)
-        codes = codes_of_graphs(graphs[places], self.layout, self.presence_threshold, self.request)
-        if self.request.chooses:  # what is predicted is of what gets decoded
-            graphs[places] = graphs_of_codes(codes, self.layout)
-        predictions = predicted(self.constraints, graphs, self.device)
+        graphs = sample_graphs(self.network, setting.seed, filled, setting.device)
+        codes = codes_of_graphs(graphs[places], setting.layout, self.presence_threshold, setting.request)
+        if setting.request.chooses:  # what is predicted is of what gets decoded
+            graphs[places] = graphs_of_codes(codes, setting.layout)
+        predictions = predicted(setting.constraints, graphs, setting.device)
         return Draw(codes, {name: values[places] for name, values in predictions.items()})

@@ -46,13 +46,17 @@ class Request:
         """Whether elements are asked for or excluded."""
         return bool(self.system or self.elements or self.exclude)
 
+    def allowed(self, known: Iterable[str]) -> list[str]:
+        """Those of the ``known`` elements that may be drawn or decoded."""
+        wanted = self.system or self.elements
+        return [symbol for symbol in known if symbol not in self.exclude and (not wanted or symbol in wanted)]
+
     def fits(self, drawn: Iterable[str]) -> bool:
         """Whether what the generator drew is what was asked for: nothing has to be added or left out."""
         symbols = set(drawn)
         if self.system:
             return symbols == set(self.system)
-        allowed = symbols - set(self.exclude)
-        return bool(symbols) and symbols == (allowed & set(self.elements) if self.elements else allowed)
+        return bool(symbols) and symbols == set(self.allowed(symbols))
 
     def check(self, known: Iterable[str]) -> None:
         """Refuse elements that a model does not know, and a request that leaves none of those that it knows.
@@ -70,7 +74,7 @@ class Request:
                     f"--{option} {'-'.join(symbols)}: the model knows no {', '.join(missing)}; "
                     f"it knows {', '.join(known)}."
                 )
-        if not set(known) - set(self.exclude):
+        if not self.allowed(known):
             raise UserError(f"--exclude leaves no element: the model knows {', '.join(known)}.")
 
 

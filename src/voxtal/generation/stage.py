@@ -12,7 +12,9 @@ from typing import Any
 
 import numpy as np
 from ase.data import chemical_symbols
+from torch import nn
 
+from voxtal import __version__
 from voxtal.config import Config
 from voxtal.data.graphs import GraphSet
 from voxtal.errors import UserError
@@ -21,7 +23,7 @@ from voxtal.generation.codes import graphs_of_codes
 from voxtal.generation.decode import Decoded, Decoder
 from voxtal.generation.flow import FlowGenerator
 from voxtal.generation.folder import candidates_folder
-from voxtal.generation.generators import BATCH, Draw, Generator, GraphGenerator
+from voxtal.generation.generators import BATCH, Draw, Generator, GraphGenerator, Setting
 from voxtal.generation.readers import cell_reader, sites_reader
 from voxtal.generation.request import Request
 from voxtal.models.build import restore
@@ -112,8 +114,7 @@ def open_decoder(run: Run, paths: RoundPaths) -> Decoder:
     """The round's decoders, on this rank's device."""
     graphs = GraphSet.read(paths.graphs, stop=0)
     arithmetic = _arithmetic(run)
-    lattice, sites = (restore(_load(paths, name)) for name in ("lattice-ae", "sites-ae"))
-    own = {number: restore(_load(paths, own_model(number))) for number in graphs.separated}
+    lattice, sites, own = _autoencoders(paths, graphs)
     return Decoder(
         graphs.layout,
         cell_reader(lattice, run.config.voxels, arithmetic),
@@ -124,45 +125,29 @@ def open_decoder(run: Run, paths: RoundPaths) -> Decoder:
 
 def open_generator(run: Run, paths: RoundPaths, request: Request) -> Generator:
     """The round's generator, on this rank's device."""
-    graphs = GraphSet.read(paths.graphs, stop=0)
+    graphs, config = GraphSet.read(paths.graphs, stop=0), run.config
     arithmetic = _arithmetic(run)
-    constraints = load_constraints(paths, properties_of(run.config.generator))
-    placed = {property_: arithmetic.place(network) for property_, network in constraints.items()}
-    saved = _load(paths, run.config.generate.generator)
-    if run.config.generate.generator == "flow":
-        return FlowGenerator.of(
-            saved,
-            run.config.generator.objectives,
-            placed,
-            graphs.layout,
-            request,
-            _seed(run, paths),
-            run.config.generate.flow_steps,
-            arithmetic,
-            BATCH,
-        )
-    if run.config.generate.generator == "analogue":
-        return AnalogueGenerator.of(
-            saved,
-            (restore(_load(paths, "lattice-ae")), restore(_load(paths, "sites-ae"))),
-            run.config.generator.objectives,
-            placed,
-            graphs.layout,
-            request,
-            _seed(run, paths),
-            arithmetic,
-            BATCH,
-        )
-    return GraphGenerator(
-        network=arithmetic.place(restore(saved)),
-        constraints=placed,
-        layout=graphs.layout,
-        presence_threshold=graphs.presence_threshold,
-        request=request,
-        seed=_seed(run, paths),
-        device=arithmetic.device,
-        batch=BATCH,
+    constraints = load_constraints(paths, properties_of(config.generator))
+    setting = Setting(
+        {property_: arithmetic.place(network) for property_, network in constraints.items()},
+        config.generator.objectives,
+        graphs.layout,
+        request,
+        _seed(run, paths),
+        arithmetic,
     )
+    saved = _load(paths, config.generate.generator)
+    if config.generate.generator == "flow":
+        return FlowGenerator.of(setting, saved, config.generate.flow_steps)
+    if config.generate.generator == "analogue":
+        return AnalogueGenerator.of(setting, saved, *_autoencoders(paths, graphs))
+    return GraphGenerator(setting, arithmetic.place(restore(saved)), graphs.presence_threshold)
+
+
+def _autoencoders(paths: RoundPaths, graphs: GraphSet) -> tuple[nn.Module, nn.Module, dict[int, nn.Module]]:
+    """Of cells, of sites, and of the sites of elements that have one of their own."""
+    lattice, sites = (restore(_load(paths, name)) for name in ("lattice-ae", "sites-ae"))
+    return lattice, sites, {number: restore(_load(paths, own_model(number))) for number in graphs.separated}
 
 
 def graphs_of_attempts(run: Run, paths: RoundPaths, attempts: np.ndarray) -> np.ndarray:
@@ -223,18 +208,23 @@ def made_by(run: Run, paths: RoundPaths) -> dict[str, Any]:
     load_constraints(paths, properties_of(config.generator))
     for name in networks:
         _load(paths, name)
+    steered = {} if config.generate.generator == "ccdcgan" else _steered_by(config)
     return {
+        "voxtal": __version__,
         "seed": _seed(run, paths),
-        "voxels": run.config.voxels.model_dump(),
+        "voxels": config.voxels.model_dump(),
         "graphs": graphs.fingerprint,
         "models": {name: sha256_of(paths.train(name) / "best.pt") for name in names},
-    } | ({} if config.generate.generator == "ccdcgan" else _steered_by(config))
+        **steered,
+    }
 
 
 def _steered_by(config: Config) -> dict[str, Any]:
     """What steers a generator when it draws; the GAN has it in its weights."""
     objectives = [objective.model_dump(mode="json") for objective in config.generator.objectives]
-    return {"objectives": objectives, "flow_steps": config.generate.flow_steps}
+    return {"objectives": objectives} | (
+        {"flow_steps": config.generate.flow_steps} if config.generate.generator == "flow" else {}
+    )
 
 
 def _arithmetic(run: Run) -> Arithmetic:

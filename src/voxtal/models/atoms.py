@@ -11,10 +11,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from voxtal.units import ATOMIC_NUMBERS
+
 ANGSTROM_PER_UNIT = 4.0
 """Lengths are divided by this for the network."""
 
-_NUMBERS = 119
 _ELEMENT_WIDTH = 16
 _SLAB_ANGSTROM = 0.2
 _CELL_ENTRIES = ((0, 1, 1, 2, 2, 2), (0, 0, 1, 0, 1, 2))
@@ -36,7 +37,7 @@ class AtomsAutoencoder(nn.Module):
     def __init__(self, atoms: int, width: int, latent: int) -> None:
         super().__init__()
         self.atoms = atoms
-        self.element = nn.Embedding(_NUMBERS, _ELEMENT_WIDTH)
+        self.element = nn.Embedding(ATOMIC_NUMBERS, _ELEMENT_WIDTH)
         self.encoder = _dense(4 * atoms + _ELEMENT_WIDTH, width, latent, layers=2)
         self.decoder = _dense(latent + _ELEMENT_WIDTH, width, 4 * atoms + 1, layers=3)
 

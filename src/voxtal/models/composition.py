@@ -12,10 +12,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from voxtal.models.drawing import chosen, random_rank
 from voxtal.models.tokens import ElementEmbedding
-
-NUMBERS = 119
-"""Choices of the next element; 0 is the end."""
+from voxtal.units import ATOMIC_NUMBERS
 
 
 @dataclass(frozen=True)
@@ -58,7 +57,7 @@ class CompositionNetwork(nn.Module):
         self.count = nn.Embedding(atoms + 1, width)
         self.condition = nn.Linear(2 * properties, width)
         self.each = nn.Sequential(nn.SiLU(), nn.Linear(width, width), nn.SiLU(), nn.Linear(width, width))
-        self.next_element = _head(width, width, NUMBERS)
+        self.next_element = _head(width, width, ATOMIC_NUMBERS)
         self.next_count = _head(3 * width, width, atoms + 1)
 
     def element_logits(self, numbers: Tensor, condition: Tensor) -> Tensor:
@@ -102,7 +101,7 @@ def composition_loss(
     """
     there = numbers > 0
     n = there.sum(1)
-    order = draw[:, :-2].masked_fill(~there, 2.0).argsort(1).argsort(1)
+    order = random_rank(draw[:, :-2], there)
     kept = (draw[:, -2] * (n + 1)).long()
     before = order < kept[:, None]
     elements = network.element_logits(numbers * before, condition).log_softmax(1)
@@ -134,7 +133,7 @@ def draw_composition(
     numbers = torch.zeros(batch, tokens, dtype=torch.int64, device=condition.device)
     for i in range(tokens):
         logits = network.element_logits(numbers, condition)
-        numbers[:, i] = _chosen(logits.masked_fill(~_may_follow(numbers, i, allowed), -torch.inf), chance[:, i])
+        numbers[:, i] = chosen(logits.masked_fill(~_may_follow(numbers, i, allowed), -torch.inf), chance[:, i])
         numbers[:, i] *= (numbers[:, i - 1] > 0) if i else 1
     counts = torch.zeros_like(numbers)
     sizes = torch.arange(network.atoms + 1, device=numbers.device)
@@ -144,7 +143,7 @@ def draw_composition(
         logits = network.count_logits(numbers, counts, place, condition)
         left = allowed.atoms - counts.sum(1) - (n - 1 - i).clamp_min(0)  # one atom at least for each that comes
         possible = (sizes > 0) & (sizes <= left.clamp_min(1)[:, None])
-        counts[:, i] = _chosen(logits.masked_fill(~possible, -torch.inf), chance[:, tokens + i]) * (numbers[:, i] > 0)
+        counts[:, i] = chosen(logits.masked_fill(~possible, -torch.inf), chance[:, tokens + i]) * (numbers[:, i] > 0)
     return numbers, counts
 
 
@@ -155,12 +154,6 @@ def _may_follow(numbers: Tensor, drawn: int, allowed: Allowed) -> Tensor:
     must = may.any(1) & (allowed.exactly or drawn == 0)
     may[:, 0] = ~must
     return may
-
-
-def _chosen(logits: Tensor, chance: Tensor) -> Tensor:
-    """(batch,) choices: the first whose cumulative probability exceeds ``chance`` (batch,)."""
-    cumulative = logits.softmax(1).cumsum(1)
-    return (cumulative <= chance[:, None] * cumulative[:, -1:]).sum(1).clamp_max(logits.shape[1] - 1)
 
 
 def _head(inner: int, width: int, outer: int) -> nn.Sequential:

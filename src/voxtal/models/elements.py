@@ -12,12 +12,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from voxtal.models.drawing import chosen, random_order, random_rank
 from voxtal.models.tokens import ElementEmbedding
 from voxtal.structures.environments import FEATURES
+from voxtal.units import ATOMIC_NUMBERS
 
 HIDDEN = 0
 """Takes the place of the atomic number of an element that is to be drawn."""
-NUMBERS = 119
 
 _VOLUME_DEVIATION = 0.1
 """Of log volumes, by which their error is divided in the loss: 10%."""
@@ -62,7 +63,7 @@ class ElementNetwork(nn.Module):
         self.count = nn.Embedding(atoms + 1, width)
         self.own = nn.Sequential(nn.Linear(FEATURES, width), nn.SiLU(), nn.Linear(width, width))
         self.rounds = nn.ModuleList(_Messages(width) for _ in range(layers))
-        self.to_element = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, NUMBERS))
+        self.to_element = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, ATOMIC_NUMBERS))
         self.to_volume = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, width), nn.SiLU(), nn.Linear(width, 1))
         self.register_buffer("volume_mean", torch.zeros(()))
 
@@ -121,7 +122,7 @@ def elements_loss(
         (batch, tokens + 1) uniform in [0, 1): an order, and how many of the elements are hidden, at least one.
     """
     there = arrangement.there
-    order = draw[:, :-1].masked_fill(~there, 2.0).argsort(1).argsort(1)
+    order = random_rank(draw[:, :-1], there)
     hidden = (order <= (draw[:, -1:] * there.sum(1, keepdim=True)).long()) & there
     logits = network.element_logits(numbers * ~hidden, arrangement)
     errors = F.cross_entropy(logits.flatten(0, 1), numbers.flatten(), reduction="none").view_as(numbers) * hidden
@@ -160,9 +161,9 @@ def draw_elements(
     """
     tokens = numbers.shape[1]
     hidden = ~kept & arrangement.there
-    order = chance[:, :tokens].masked_fill(~hidden, 2.0).argsort(1)
+    order = random_order(chance[:, :tokens], hidden)
     now = numbers * ~hidden
-    taken, avoid = (F.one_hot(some, NUMBERS).bool().any(1) for some in (now, avoided))
+    taken, avoid = (F.one_hot(some, ATOMIC_NUMBERS).bool().any(1) for some in (now, avoided))
     rows = torch.arange(len(numbers), device=numbers.device)
     for i in range(int(hidden.sum(1).max())):
         place = order[:, i]
@@ -171,13 +172,7 @@ def draw_elements(
         may = allowed & ~taken
         best = may & ~avoid
         may = torch.where(best.any(1, keepdim=True), best, may)
-        drawn = _chosen(logits.masked_fill(~may, -torch.inf), chance[:, tokens + i])
+        drawn = chosen(logits.masked_fill(~may, -torch.inf), chance[:, tokens + i])
         now[rows, place] = torch.where(wanted, drawn, now[rows, place])
         taken[rows, drawn] |= wanted
     return now
-
-
-def _chosen(logits: Tensor, chance: Tensor) -> Tensor:
-    """(batch,) choices: the first whose cumulative probability exceeds ``chance`` (batch,)."""
-    cumulative = logits.softmax(1).nan_to_num(0.0).cumsum(1)
-    return (cumulative <= chance[:, None] * cumulative[:, -1:]).sum(1).clamp_max(logits.shape[1] - 1)

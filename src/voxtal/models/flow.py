@@ -67,7 +67,6 @@ class TokenFlow(nn.Module):
         self, lattice_latent: int, sites_latent: int, width: int, layers: int, properties: int, atoms: int
     ) -> None:
         super().__init__()
-        self.atoms = atoms
         self.element = ElementEmbedding(width)
         self.count = nn.Embedding(atoms + 1, width)
         self.code, self.cell = nn.Linear(sites_latent, width), nn.Linear(lattice_latent, width)

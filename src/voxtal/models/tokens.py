@@ -14,11 +14,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from voxtal.representations.crystal_graph import GraphLayout
+from voxtal.units import ATOMIC_NUMBERS
 
 MAX_ELEMENTS = 8
 """Tokens for elements; of more, the strongest are taken."""
 
-_NUMBERS = 119
 _HEADS = 4
 
 
@@ -119,7 +119,7 @@ class ElementEmbedding(nn.Module):
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        self.learned = nn.Embedding(_NUMBERS, width)
+        self.learned = nn.Embedding(ATOMIC_NUMBERS, width)
         nn.init.normal_(self.learned.weight, std=0.1)
         table = _tabulated()
         self.register_buffer("table", table)
@@ -134,7 +134,7 @@ def _tabulated() -> Tensor:
     """(119, features) of every element, each with mean 0 and deviation 1 over those that are known; else 0."""
     from pymatgen.core import Element
 
-    rows = torch.full((_NUMBERS, 9), torch.nan)
+    rows = torch.full((ATOMIC_NUMBERS, 9), torch.nan)
     for z in range(1, 104):
         element = Element.from_Z(z)
         metal, transition = float(element.is_metal), float(element.is_transition_metal)

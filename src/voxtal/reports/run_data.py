@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from voxtal.config import GENERATORS
 from voxtal.runs import RoundPaths, read_json
 
 AUTOENCODERS = ("lattice-ae", "sites-ae")
 CONSTRAINT = "constraint"
-GENERATORS = ("ccdcgan", "flow", "analogue")
 
 
 def networks_of(paths: RoundPaths) -> list[str]:

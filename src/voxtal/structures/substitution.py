@@ -11,11 +11,10 @@ from functools import cache
 import numpy as np
 
 from voxtal.structures.structure_set import SOURCE, StructureSet
+from voxtal.units import ATOMIC_NUMBERS
 
 MIN_ATOMIC_VOLUME_ANGSTROM3 = 1.0
 """Lower bound of a fitted atomic volume: small cations fill gaps, and their fit may end at zero."""
-
-_NUMBERS = 119
 
 
 def substituted(known: StructureSet, n: int, seed: int) -> StructureSet:
@@ -39,7 +38,7 @@ def substituted(known: StructureSet, n: int, seed: int) -> StructureSet:
     StructureSet
         Ids ``substitution-000000`` and so on; provenance ``source`` holds the parent's id.
     """
-    weights = np.zeros((_NUMBERS, _NUMBERS))
+    weights = np.zeros((ATOMIC_NUMBERS, ATOMIC_NUMBERS))
     available = np.unique(known.numbers)
     weights[:, available] = substitution_weights()[:, available]
     volumes = atomic_volumes(known)
@@ -75,7 +74,7 @@ def substitution_weights() -> np.ndarray:
 
     table = SubstitutionProbability()
     never = np.exp(table.alpha)
-    weights = np.zeros((_NUMBERS, _NUMBERS))
+    weights = np.zeros((ATOMIC_NUMBERS, ATOMIC_NUMBERS))
     species = sorted(table.species, key=str)
     for one in species:
         for other in species:
@@ -91,13 +90,13 @@ def atomic_volumes(structures: StructureSet) -> np.ndarray:
     best (non-negative least squares of the relative errors)."""
     from scipy.optimize import nnls
 
-    counts = np.zeros((len(structures), _NUMBERS))
+    counts = np.zeros((len(structures), ATOMIC_NUMBERS))
     owners = np.repeat(np.arange(len(structures)), np.diff(structures.offsets))
     np.add.at(counts, (owners, structures.numbers), 1)
     present = np.flatnonzero(counts.any(axis=0))
     cells = np.abs(np.linalg.det(structures.cells))
     fitted, _ = nnls(counts[:, present] / cells[:, None], np.ones(len(cells)))
-    volumes = np.full(_NUMBERS, MIN_ATOMIC_VOLUME_ANGSTROM3)
+    volumes = np.full(ATOMIC_NUMBERS, MIN_ATOMIC_VOLUME_ANGSTROM3)
     volumes[present] = np.maximum(fitted, MIN_ATOMIC_VOLUME_ANGSTROM3)
     return volumes
 
@@ -111,7 +110,7 @@ def _replaced(numbers: np.ndarray, weights: np.ndarray, rng: np.random.Generator
         likely = weights[element].copy()
         likely[taken] = 0.0
         if likely.any():
-            replacement = rng.choice(_NUMBERS, p=likely / likely.sum())
+            replacement = rng.choice(ATOMIC_NUMBERS, p=likely / likely.sum())
             new[numbers == element] = replacement
             taken.append(int(replacement))
     return new

@@ -79,7 +79,7 @@ class Arrangements:
     def __len__(self) -> int:
         return len(self.cells)
 
-    @property
+    @cached_property
     def sizes(self) -> np.ndarray:
         """(n,) elements of each crystal."""
         return np.diff(self.offsets)

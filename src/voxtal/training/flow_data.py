@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
-import torch
 
 from voxtal.data.graphs import GraphSet
-from voxtal.models.flow import Asked
 from voxtal.models.tokens import MAX_ELEMENTS
 from voxtal.representations.ragged import entries_of, offsets_of
 from voxtal.structures.structure_set import StructureSet
+from voxtal.units import ATOMIC_NUMBERS
 
 
 @dataclass(frozen=True)
@@ -58,18 +58,25 @@ class TokenData:
     def __len__(self) -> int:
         return len(self.lattice)
 
-    @property
+    @cached_property
     def sizes(self) -> np.ndarray:
         """(n,) elements of each crystal."""
         return np.diff(self.offsets)
 
-    def batch(self, rows: np.ndarray, tokens: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-        """Lattice codes, sites codes, numbers and counts of some crystals, padded with zeros to ``tokens`` each."""
+    def elements(self, rows: np.ndarray, tokens: int) -> tuple[np.ndarray, np.ndarray]:
+        """Numbers and counts (b, tokens) of some crystals, padded with zeros."""
+        there, token = self._tokens(rows, tokens)
+        return self.numbers[token] * there, self.counts[token] * there
+
+    def codes(self, rows: np.ndarray, tokens: int) -> tuple[np.ndarray, np.ndarray]:
+        """Codes (b, lattice_latent) of cells and (b, tokens, sites_latent) of elements, padded with zeros."""
+        there, token = self._tokens(rows, tokens)
+        return self.lattice[rows], self.sites[token] * there[..., None]
+
+    def _tokens(self, rows: np.ndarray, tokens: int) -> tuple[np.ndarray, np.ndarray]:
         place = np.arange(tokens)
         there = place < self.sizes[rows][:, None]
-        token = np.where(there, self.offsets[rows][:, None] + place, 0)
-        sites = self.sites[token] * there[..., None]
-        return self.lattice[rows], sites, self.numbers[token] * there, self.counts[token] * there
+        return there, np.where(there, self.offsets[rows][:, None] + place, 0)
 
 
 @dataclass(frozen=True)
@@ -94,13 +101,8 @@ class Standard:
         return np.concatenate([standard, known], axis=1).astype(np.float32)
 
 
-def asked(numbers: np.ndarray, counts: np.ndarray, condition: np.ndarray, device: torch.device) -> Asked:
-    """What the flow is told of crystals, on ``device``."""
-    return Asked(*(torch.from_numpy(part).to(device) for part in (numbers, counts, condition)))
-
-
 def _counts(structures: StructureSet, rows: np.ndarray, numbers: np.ndarray) -> np.ndarray:
     """(m,) atoms of the element ``numbers[j]`` in the structure ``rows[j]``."""
-    table = np.zeros((len(structures), 119), dtype=np.int64)
+    table = np.zeros((len(structures), ATOMIC_NUMBERS), dtype=np.int64)
     np.add.at(table, (np.repeat(np.arange(len(structures)), np.diff(structures.offsets)), structures.numbers), 1)
     return table[rows, numbers]

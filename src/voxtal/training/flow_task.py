@@ -13,11 +13,11 @@ from torch import Tensor, nn
 from voxtal.config import LayeredConfig
 from voxtal.models.build import build, record
 from voxtal.models.composition import composition_loss
-from voxtal.models.flow import flow_loss
+from voxtal.models.flow import Asked, flow_loss
 from voxtal.parallel.data_parallel import DataParallel, Share
 from voxtal.training.averaging import blend
 from voxtal.training.device import Arithmetic
-from voxtal.training.flow_data import Standard, TokenData, asked
+from voxtal.training.flow_data import Standard, TokenData
 from voxtal.training.trainer import batch_rows, cosine_rate, descend
 
 UNKNOWN = 0.2
@@ -87,25 +87,27 @@ class FlowTask:
         return {"loss": losses[0], "composition_loss": losses[1]}
 
     def _flow_loss(self, rows: np.ndarray, share: Share) -> Tensor:
-        lattice, sites, numbers, counts = self.data.batch(share.of(rows), int(self.data.sizes[rows[0]]))
-        wanted = asked(numbers, counts, self._told(rows, share), self.device)
+        own, tokens = share.of(rows), int(self.data.sizes[rows[0]])
         network: Any = self.network
-        codes = (torch.from_numpy(part).to(self.device) for part in (lattice, sites))
-        standard_lattice, standard_sites = network.flow.standard(*codes)
+        codes = (torch.from_numpy(part).to(self.device) for part in self.data.codes(own, tokens))
+        lattice, sites = network.flow.standard(*codes)
         time = torch.sigmoid(share.randn(device=self.device))
-        noise = share.randn(lattice.shape[1] + sites[0].size, device=self.device)
-        return flow_loss(network.flow, standard_lattice, standard_sites, wanted, time, noise)
+        noise = share.randn(lattice.shape[1] + sites[0].numel(), device=self.device)
+        return flow_loss(network.flow, lattice, sites, self._asked(rows, tokens, share), time, noise)
 
     def _composition_loss(self, rows: np.ndarray, share: Share) -> Tensor:
-        _, _, numbers, counts = self.data.batch(share.of(rows), int(self.data.sizes[rows].max()))
-        wanted = asked(numbers, counts, self._told(rows, share), self.device)
-        draw = share.rand(numbers.shape[1] + 2, device=self.device)
+        tokens = int(self.data.sizes[rows].max())
+        wanted = self._asked(rows, tokens, share)
+        draw = share.rand(tokens + 2, device=self.device)
         network: Any = self.network
         return composition_loss(network.composition, wanted.numbers, wanted.counts, wanted.condition, draw)
 
-    def _told(self, rows: np.ndarray, share: Share) -> np.ndarray:
+    def _asked(self, rows: np.ndarray, tokens: int, share: Share) -> Asked:
+        """What the rank's share of a batch is told of its crystals: of some, nothing of their properties."""
         told = share.bernoulli(1 - UNKNOWN, 1, device="cpu").numpy()
-        return self.condition[share.of(rows)] * told
+        condition = self.condition[share.of(rows)] * told
+        parts = (*self.data.elements(share.of(rows), tokens), condition)
+        return Asked(*(torch.from_numpy(part).to(self.device) for part in parts))
 
     def validate(self) -> None:
         return None

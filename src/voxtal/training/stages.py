@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from voxtal.config import AutoencoderConfig, Config, LayeredConfig
+from voxtal.config import GENERATORS, AutoencoderConfig, Config, LayeredConfig
 from voxtal.data.dataset import VoxelDataset
 from voxtal.data.graphs import GraphSet
 from voxtal.errors import UserError
@@ -41,12 +41,13 @@ from voxtal.training.separated import (
 )
 from voxtal.training.trainer import Task, is_trained, is_whole, train
 
-GENERATORS = ("ccdcgan", "flow", "analogue")
 MODELS = ("lattice-ae", "sites-ae", "constraint", *GENERATORS)
 """``constraint`` is that of the formation energy; those of other properties are called ``constraint-NAME``."""
 
 Progress = Callable[[str, int], AbstractContextManager[Callable[..., None]]]
 Say = Callable[[str], None]
+Prepared = tuple[str, Callable[[], Task]]
+"""Hash of data and settings, and what makes the task: where a model is trained already, it is not made."""
 
 
 def models_of(run: Run, paths: RoundPaths) -> list[str]:
@@ -76,7 +77,7 @@ def train_model(
     own = own_element(model) is not None
     if model not in MODELS and property_of(model) is None and not own:
         raise UserError(f"There is no model {model!r} to train; models are {', '.join(MODELS)}.")
-    make = {
+    prepare = {
         "lattice-ae": _autoencoder,
         "sites-ae": _autoencoder,
         "ccdcgan": _gan,
@@ -85,15 +86,16 @@ def train_model(
     }.get(model, _separated if own else partial(_constraint, say=say))
     folder = paths.train(model)
     parallel = parallel or DataParallel()
-    task, fingerprint = make(run, paths, model, parallel)
+    fingerprint, make_task = prepare(run, paths, model, parallel)
     if on_root(parallel, lambda: is_trained(folder, fingerprint)):
         return False
+    task = make_task()
     with progress(f"train {model}", task.steps) as advance:
         train(task, folder, run.config.seed, fingerprint, run.config.train.checkpoint_every_steps, advance)
     return True
 
 
-def _autoencoder(run: Run, paths: RoundPaths, model: str, parallel: DataParallel) -> tuple[Task, str]:
+def _autoencoder(run: Run, paths: RoundPaths, model: str, parallel: DataParallel) -> Prepared:
     config = run.config
     size = config.train.sites_ae if model == "sites-ae" else config.train.lattice_ae
     dataset = VoxelDataset(paths.voxels, config.voxels)
@@ -105,50 +107,56 @@ def _autoencoder(run: Run, paths: RoundPaths, model: str, parallel: DataParallel
     architecture = f"{config.preset if size.network == 'voxels' else 'atoms'}-{model}"
     sizes = {"width": size.width, "latent": size.latent, **_size_of_images(config, size, model, dataset)}
     start = _previous(run, paths, model, architecture, sizes)
-    arithmetic = Arithmetic.of(config.train, parallel.local_rank)
-    task = AutoencoderTask(
-        architecture,
-        sizes,
-        size,
-        size.steps if start is None else max(1, round(size.steps * config.train.warm_start_fraction)),
-        data_of(architecture, dataset, sizes.get("atoms", 0), arithmetic),
-        np.flatnonzero(rows),
-        arithmetic,
-        parallel,
-        config.seed,
-        None if start is None else start["weights"],
-    )
     inputs = [sha256_of(paths.voxels / "index.h5"), sha256_of(paths.structures)]
     if start is not None:
         inputs.append(sha256_of(run.round(paths.index - 1).train(model) / "best.pt"))
-    return task, _fingerprint(run, size, *inputs)
+
+    def make() -> Task:
+        arithmetic = Arithmetic.of(config.train, parallel.local_rank)
+        return AutoencoderTask(
+            architecture,
+            sizes,
+            size,
+            size.steps if start is None else max(1, round(size.steps * config.train.warm_start_fraction)),
+            data_of(architecture, dataset, sizes.get("atoms", 0), arithmetic),
+            np.flatnonzero(rows),
+            arithmetic,
+            parallel,
+            config.seed,
+            None if start is None else start["weights"],
+        )
+
+    return _fingerprint(run, size, *inputs), make
 
 
-def _separated(run: Run, paths: RoundPaths, model: str, parallel: DataParallel) -> tuple[Task, str]:
+def _separated(run: Run, paths: RoundPaths, model: str, parallel: DataParallel) -> Prepared:
     config, size = run.config, run.config.train.sites_ae
     steps, folder = config.train.separated_steps, paths.train(COMBINED)
     _require(steps, NOT_SEPARATED)
     _require(is_whole(folder), f"{model} starts from {COMBINED}; train that to its end with `voxtal train {COMBINED}`.")
-    start = load(folder / "best.pt", f"voxtal train {COMBINED}")
-    dataset = VoxelDataset(paths.voxels, config.voxels)
-    there = images_to_train_on(paths, dataset) & (dataset.image_numbers == own_element(model))
-    _require(there.sum(), f"{paths.voxels} holds no image to train {model} on.")
-    rows = np.flatnonzero(there)
-    arithmetic = Arithmetic.of(config.train, parallel.local_rank)
-    task = AutoencoderTask(
-        start["architecture"],
-        start["sizes"],
-        size,
-        steps,
-        data_of(start["architecture"], dataset, start["sizes"].get("atoms", 0), arithmetic),
-        np.resize(rows, max(len(rows), size.batch_size)),  # many ranks could not share a batch of a rare element's
-        arithmetic,
-        parallel,
-        config.seed,
-        start["weights"],
-    )
     inputs = [sha256_of(path) for path in (paths.voxels / "index.h5", paths.structures, folder / "best.pt")]
-    return task, _fingerprint(run, size, str(steps), *inputs)
+
+    def make() -> Task:
+        start = load(folder / "best.pt", f"voxtal train {COMBINED}")
+        dataset = VoxelDataset(paths.voxels, config.voxels)
+        there = images_to_train_on(paths, dataset) & (dataset.image_numbers == own_element(model))
+        _require(there.sum(), f"{paths.voxels} holds no image to train {model} on.")
+        rows = np.flatnonzero(there)
+        arithmetic = Arithmetic.of(config.train, parallel.local_rank)
+        return AutoencoderTask(
+            start["architecture"],
+            start["sizes"],
+            size,
+            steps,
+            data_of(start["architecture"], dataset, start["sizes"].get("atoms", 0), arithmetic),
+            np.resize(rows, max(len(rows), size.batch_size)),  # many ranks could not share a batch of a rare element's
+            arithmetic,
+            parallel,
+            config.seed,
+            start["weights"],
+        )
+
+    return _fingerprint(run, size, str(steps), *inputs), make
 
 
 def _size_of_images(config: Config, size: AutoencoderConfig, model: str, dataset: VoxelDataset) -> dict[str, int]:
@@ -175,79 +183,86 @@ def _previous(
     return saved if same else None
 
 
-def _constraint(run: Run, paths: RoundPaths, model: str, parallel: DataParallel, say: Say) -> tuple[Task, str]:
+def _constraint(run: Run, paths: RoundPaths, model: str, parallel: DataParallel, say: Say) -> Prepared:
     graphs, structures = GraphSet.read(paths.graphs), StructureSet.read(paths.structures)
     name = property_of(model) or ""
     targets = labels(structures, name, paths.structures)[graphs.rows]
     trained_on = training_rows(structures, graphs.rows)
     usable = trained_on & np.isfinite(targets)
     _require(usable.sum(), f"{paths.structures}: no structure that may be trained on has a finite {name}.")
-    if parallel.rank == 0 and usable.sum() < trained_on.sum():
-        without = trained_on.sum() - usable.sum()
-        say(f"{model}: {without} of {trained_on.sum()} structures have no finite {name} and are left out")
-    validation = in_split(structures, graphs.rows, VALIDATION) & np.isfinite(targets)
-    read = usable | validation
     config = run.config.train.constraint
-    task = ConstraintTask(
-        f"{run.config.preset}-constraint",
-        config,
-        graphs.layout,
-        graphs.presence_threshold,
-        graphs.dense(read),
-        targets[read],
-        Arithmetic.of(run.config.train, parallel.local_rank),
-        parallel,
-        run.config.seed,
-        validation=np.flatnonzero(validation[read]),
-    )
-    return task, _fingerprint(run, config, graphs.fingerprint, sha256_of(paths.structures))
+
+    def make() -> Task:
+        if parallel.rank == 0 and usable.sum() < trained_on.sum():
+            without = trained_on.sum() - usable.sum()
+            say(f"{model}: {without} of {trained_on.sum()} structures have no finite {name} and are left out")
+        validation = in_split(structures, graphs.rows, VALIDATION) & np.isfinite(targets)
+        read = usable | validation
+        return ConstraintTask(
+            f"{run.config.preset}-constraint",
+            config,
+            graphs.layout,
+            graphs.presence_threshold,
+            graphs.dense(read),
+            targets[read],
+            Arithmetic.of(run.config.train, parallel.local_rank),
+            parallel,
+            run.config.seed,
+            validation=np.flatnonzero(validation[read]),
+        )
+
+    return _fingerprint(run, config, graphs.fingerprint, sha256_of(paths.structures)), make
 
 
-def _gan(run: Run, paths: RoundPaths, model: str, parallel: DataParallel) -> tuple[Task, str]:
+def _gan(run: Run, paths: RoundPaths, model: str, parallel: DataParallel) -> Prepared:
     graphs, structures = GraphSet.read(paths.graphs), StructureSet.read(paths.structures)
     config = run.config.train.ccdcgan
     properties = [objective.property for objective in config.objectives]
     constraints = load_constraints(paths, properties)
-    task = GANTask(
-        run.config.preset,
-        config,
-        graphs.dense(training_rows(structures, graphs.rows)),
-        constraints,
-        Arithmetic.of(run.config.train, parallel.local_rank),
-        parallel,
-        run.config.seed,
-    )
     inputs = [sha256_of(paths.train(constraint_of(name)) / "best.pt") for name in properties]
-    return task, _fingerprint(run, config, graphs.fingerprint, *inputs)
+
+    def make() -> Task:
+        return GANTask(
+            run.config.preset,
+            config,
+            graphs.dense(training_rows(structures, graphs.rows)),
+            constraints,
+            Arithmetic.of(run.config.train, parallel.local_rank),
+            parallel,
+            run.config.seed,
+        )
+
+    return _fingerprint(run, config, graphs.fingerprint, *inputs), make
 
 
-def _flow(run: Run, paths: RoundPaths, model: str, parallel: DataParallel) -> tuple[Task, str]:
+def _flow(run: Run, paths: RoundPaths, model: str, parallel: DataParallel) -> Prepared:
     graphs, structures = GraphSet.read(paths.graphs), StructureSet.read(paths.structures)
     config = run.config.train.flow
     properties = {name: labels(structures, name, paths.structures)[graphs.rows] for name in properties_of(config)}
-    data = TokenData.of(graphs, structures, training_rows(structures, graphs.rows), properties)
-    _require(len(data), f"{paths.graphs} holds no structure that {model} may be trained on.")
-    arithmetic = Arithmetic.of(run.config.train, parallel.local_rank)
-    task = FlowTask(config, data, tuple(properties), arithmetic, parallel, run.config.seed)
-    return task, _fingerprint(run, _learned(config), *properties, graphs.fingerprint, sha256_of(paths.structures))
+
+    def make() -> Task:
+        data = TokenData.of(graphs, structures, training_rows(structures, graphs.rows), properties)
+        _require(len(data), f"{paths.graphs} holds no structure that {model} may be trained on.")
+        arithmetic = Arithmetic.of(run.config.train, parallel.local_rank)
+        return FlowTask(config, data, tuple(properties), arithmetic, parallel, run.config.seed)
+
+    return _fingerprint(run, _learned(config), *properties, graphs.fingerprint, sha256_of(paths.structures)), make
 
 
-def _analogue(run: Run, paths: RoundPaths, model: str, parallel: DataParallel) -> tuple[Task, str]:
+def _analogue(run: Run, paths: RoundPaths, model: str, parallel: DataParallel) -> Prepared:
     structures = StructureSet.read(paths.structures)
     config = run.config.train.analogue
     properties = {name: labels(structures, name, paths.structures) for name in properties_of(config)}
-    trained_on = training_rows(structures, np.arange(len(structures)))
-    known = Arrangements.of(structures, trained_on, run.config.voxels, properties)
-    task = AnalogueTask(
-        config,
-        known,
-        tuple(properties),
-        Arithmetic.of(run.config.train, parallel.local_rank),
-        parallel,
-        run.config.seed,
-    )
+
+    def make() -> Task:
+        trained_on = training_rows(structures, np.arange(len(structures)))
+        _require(trained_on.sum(), f"{paths.structures} holds no structure that {model} may be trained on.")
+        known = Arrangements.of(structures, trained_on, run.config.voxels, properties)
+        arithmetic = Arithmetic.of(run.config.train, parallel.local_rank)
+        return AnalogueTask(config, known, tuple(properties), arithmetic, parallel, run.config.seed)
+
     inputs = [run.config.voxels.model_dump_json(), sha256_of(paths.structures)]
-    return task, _fingerprint(run, _learned(config), *properties, *inputs)
+    return _fingerprint(run, _learned(config), *properties, *inputs), make
 
 
 def _learned(config: LayeredConfig) -> LayeredConfig:
