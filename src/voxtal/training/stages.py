@@ -46,7 +46,7 @@ MODELS = ("lattice-ae", "sites-ae", "constraint", *GENERATORS)
 
 Progress = Callable[[str, int], AbstractContextManager[Callable[..., None]]]
 Say = Callable[[str], None]
-Prepared = tuple[str, Callable[[], Task]]
+Prepared = tuple[str, Callable[[Arithmetic], Task]]
 """Hash of data and settings, and what makes the task: where a model is trained already, it is not made."""
 
 
@@ -86,10 +86,11 @@ def train_model(
     }.get(model, _separated if own else partial(_constraint, say=say))
     folder = paths.train(model)
     parallel = parallel or DataParallel()
+    arithmetic = Arithmetic.of(run.config.train, parallel.local_rank)
     fingerprint, make_task = prepare(run, paths, model, parallel)
     if on_root(parallel, lambda: is_trained(folder, fingerprint)):
         return False
-    task = make_task()
+    task = make_task(arithmetic)
     with progress(f"train {model}", task.steps) as advance:
         train(task, folder, run.config.seed, fingerprint, run.config.train.checkpoint_every_steps, advance)
     return True
@@ -111,8 +112,7 @@ def _autoencoder(run: Run, paths: RoundPaths, model: str, parallel: DataParallel
     if start is not None:
         inputs.append(sha256_of(run.round(paths.index - 1).train(model) / "best.pt"))
 
-    def make() -> Task:
-        arithmetic = Arithmetic.of(config.train, parallel.local_rank)
+    def make(arithmetic: Arithmetic) -> Task:
         return AutoencoderTask(
             architecture,
             sizes,
@@ -136,13 +136,12 @@ def _separated(run: Run, paths: RoundPaths, model: str, parallel: DataParallel) 
     _require(is_whole(folder), f"{model} starts from {COMBINED}; train that to its end with `voxtal train {COMBINED}`.")
     inputs = [sha256_of(path) for path in (paths.voxels / "index.h5", paths.structures, folder / "best.pt")]
 
-    def make() -> Task:
+    def make(arithmetic: Arithmetic) -> Task:
         start = load(folder / "best.pt", f"voxtal train {COMBINED}")
         dataset = VoxelDataset(paths.voxels, config.voxels)
         there = images_to_train_on(paths, dataset) & (dataset.image_numbers == own_element(model))
         _require(there.sum(), f"{paths.voxels} holds no image to train {model} on.")
         rows = np.flatnonzero(there)
-        arithmetic = Arithmetic.of(config.train, parallel.local_rank)
         return AutoencoderTask(
             start["architecture"],
             start["sizes"],
@@ -192,7 +191,7 @@ def _constraint(run: Run, paths: RoundPaths, model: str, parallel: DataParallel,
     _require(usable.sum(), f"{paths.structures}: no structure that may be trained on has a finite {name}.")
     config = run.config.train.constraint
 
-    def make() -> Task:
+    def make(arithmetic: Arithmetic) -> Task:
         if parallel.rank == 0 and usable.sum() < trained_on.sum():
             without = trained_on.sum() - usable.sum()
             say(f"{model}: {without} of {trained_on.sum()} structures have no finite {name} and are left out")
@@ -205,7 +204,7 @@ def _constraint(run: Run, paths: RoundPaths, model: str, parallel: DataParallel,
             graphs.presence_threshold,
             graphs.dense(read),
             targets[read],
-            Arithmetic.of(run.config.train, parallel.local_rank),
+            arithmetic,
             parallel,
             run.config.seed,
             validation=np.flatnonzero(validation[read]),
@@ -221,13 +220,13 @@ def _gan(run: Run, paths: RoundPaths, model: str, parallel: DataParallel) -> Pre
     constraints = load_constraints(paths, properties)
     inputs = [sha256_of(paths.train(constraint_of(name)) / "best.pt") for name in properties]
 
-    def make() -> Task:
+    def make(arithmetic: Arithmetic) -> Task:
         return GANTask(
             run.config.preset,
             config,
             graphs.dense(training_rows(structures, graphs.rows)),
             constraints,
-            Arithmetic.of(run.config.train, parallel.local_rank),
+            arithmetic,
             parallel,
             run.config.seed,
         )
@@ -240,10 +239,9 @@ def _flow(run: Run, paths: RoundPaths, model: str, parallel: DataParallel) -> Pr
     config = run.config.train.flow
     properties = {name: labels(structures, name, paths.structures)[graphs.rows] for name in properties_of(config)}
 
-    def make() -> Task:
+    def make(arithmetic: Arithmetic) -> Task:
         data = TokenData.of(graphs, structures, training_rows(structures, graphs.rows), properties)
         _require(len(data), f"{paths.graphs} holds no structure that {model} may be trained on.")
-        arithmetic = Arithmetic.of(run.config.train, parallel.local_rank)
         return FlowTask(config, data, tuple(properties), arithmetic, parallel, run.config.seed)
 
     return _fingerprint(run, _learned(config), *properties, graphs.fingerprint, sha256_of(paths.structures)), make
@@ -254,11 +252,10 @@ def _analogue(run: Run, paths: RoundPaths, model: str, parallel: DataParallel) -
     config = run.config.train.analogue
     properties = {name: labels(structures, name, paths.structures) for name in properties_of(config)}
 
-    def make() -> Task:
+    def make(arithmetic: Arithmetic) -> Task:
         trained_on = training_rows(structures, np.arange(len(structures)))
         _require(trained_on.sum(), f"{paths.structures} holds no structure that {model} may be trained on.")
         known = Arrangements.of(structures, trained_on, run.config.voxels, properties)
-        arithmetic = Arithmetic.of(run.config.train, parallel.local_rank)
         return AnalogueTask(config, known, tuple(properties), arithmetic, parallel, run.config.seed)
 
     inputs = [run.config.voxels.model_dump_json(), sha256_of(paths.structures)]
