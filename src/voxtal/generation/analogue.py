@@ -18,18 +18,22 @@ from voxtal.errors import UserError
 from voxtal.generation.codes import Codes, codes_of_tokens
 from voxtal.generation.generators import BlockGenerator, Setting
 from voxtal.generation.request import Request
-from voxtal.generation.wishes import drawn_rows, likelihood
+from voxtal.generation.wishes import evenly_drawn_rows, likelihood
 from voxtal.models.atoms import AtomsAutoencoder, CellAutoencoder, in_order
 from voxtal.models.build import restore
-from voxtal.models.elements import Arrangement, ElementNetwork, draw_elements
+from voxtal.models.drawing import random_rank
+from voxtal.models.elements import Arrangement, ElementNetwork, bonded, draw_elements, pseudo_log_likelihood
 from voxtal.models.tokens import MAX_ELEMENTS
 from voxtal.training.analogue_data import Arrangements, composition_of
 from voxtal.training.separated import by_network
 
-TEMPERATURE = 1.2
-"""Of drawn elements: fewer attempts are the same."""
-TRIES = 4
-"""Draws of an attempt's elements: a composition that is known already is drawn again but for the last time."""
+PROPOSALS = 8
+"""Draws of an attempt's elements, of which the network keeps the likeliest: one draw in ten fits badly."""
+BONDED = 0.6
+"""Elements with atoms closer than this, in cube roots of the volume of an atom, are groups such as carbonate: no other
+elements fit there, so that they stay."""
+_WORSE = 1e4
+"""Taken from the log likelihood of a known composition: any other is better."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +44,8 @@ class AnalogueGenerator(BlockGenerator):
     ----------
     compositions
         Of the known crystals.
+    prototypes
+        (n,) of the known crystals, numbered.
     likely
         (n,) how likely each known crystal is taken.
     allowed
@@ -51,6 +57,7 @@ class AnalogueGenerator(BlockGenerator):
     network: ElementNetwork
     known: Arrangements
     compositions: set[frozenset[tuple[int, int]]]
+    prototypes: np.ndarray
     likely: np.ndarray
     allowed: Tensor
     lattice: CellAutoencoder
@@ -82,10 +89,11 @@ class AnalogueGenerator(BlockGenerator):
             )
         known = Arrangements.from_facts(saved["facts"])
         allowed = setting.allowed()
-        # a prototype of a thousand crystals would fill the attempts with the same few compositions
+        # a prototype or a system of a thousand crystals would fill the attempts with the same few compositions
         prototypes = known.prototypes()
         likely = likelihood(known.values, saved["facts"]["properties"], setting.objectives)
-        likely = likely / np.sqrt(np.bincount(prototypes)[prototypes])
+        for kinds in (prototypes, known.systems()):
+            likely = likely / np.sqrt(np.bincount(kinds)[kinds])
         likely = likely * _possible(known, setting.request, int(allowed.sum()))
         if not likely.any():
             raise UserError(f"None of the {len(known)} known crystals has as many elements and atoms as are asked for.")
@@ -95,6 +103,7 @@ class AnalogueGenerator(BlockGenerator):
             place(restore(saved)),
             known,
             known.compositions(),
+            prototypes,
             likely,
             allowed,
             place(lattice),
@@ -110,33 +119,35 @@ class AnalogueGenerator(BlockGenerator):
     @torch.no_grad()
     def block(self, attempts: np.ndarray) -> Codes:
         """Codes of all attempts of a block."""
-        device = self.setting.device
-        streams = [np.random.default_rng([self.setting.seed, 6, attempt]) for attempt in attempts.tolist()]
-        chances = np.stack([rng.random(2 + (1 + 2 * TRIES) * MAX_ELEMENTS, dtype=np.float32) for rng in streams])
-        rows = drawn_rows(self.likely, chances[:, 0])
+        rows = evenly_drawn_rows(self.likely, self.prototypes, attempts, self.setting.seed)
         k = int(self.known.sizes[rows].max())
-        numbers, counts, pairs = (torch.from_numpy(part).to(device) for part in self.known.batch(rows, k))
+        numbers, counts, pairs = (torch.from_numpy(part).to(self.setting.device) for part in self.known.batch(rows, k))
+        streams = [np.random.default_rng([self.setting.seed, 6, attempt]) for attempt in attempts.tolist()]
+        chances = np.stack([rng.random((PROPOSALS, 1 + 3 * MAX_ELEMENTS), dtype=np.float32) for rng in streams])
         arrangement = Arrangement(counts, pairs)
-        chance = torch.from_numpy(chances[:, 1:]).to(device)
-        kept = self._kept(numbers, chance[:, 0], chance[:, 1 : 1 + k])
-        draws = chance[:, 1 + MAX_ELEMENTS :].unflatten(1, (TRIES, 2, MAX_ELEMENTS))[..., :k].flatten(2)
-        new = self._drawn(numbers, kept, arrangement, draws)
+        new = self._best(numbers, arrangement, torch.from_numpy(chances).to(self.setting.device))
         growth = self.network.log_volume(new, arrangement) - self.network.log_volume(numbers, arrangement)
         return self._encoded(rows, new, counts, (growth / 3).exp())
 
-    def _drawn(self, numbers: Tensor, kept: Tensor, arrangement: Arrangement, draws: Tensor) -> Tensor:
-        """New elements (batch, tokens); ``draws`` (batch, tries, 2 x tokens) decide."""
-        avoided = numbers * 0 if self.anew else numbers
-        new, again = numbers, torch.ones_like(kept[:, 0])
-        for i in range(1 if self.anew else TRIES):
-            drawn = draw_elements(
-                self.network, numbers, avoided, kept, arrangement, self.allowed, draws[:, i], TEMPERATURE
-            )
-            new = torch.where(again[:, None], drawn, new)
-            again = again & self._is_known(new, arrangement.counts)
-            if not again.any():
-                break
-        return new
+    def _best(self, numbers: Tensor, arrangement: Arrangement, chance: Tensor) -> Tensor:
+        """New elements (batch, tokens): the likeliest of what is drawn, of an unknown composition if it can be.
+
+        ``chance`` (batch, proposals, 1 + 3 x most tokens) in [0, 1) decides.
+        """
+        proposals, k = chance.shape[1], numbers.shape[1]
+        old, counts, pairs = (
+            part.repeat_interleave(proposals, 0) for part in (numbers, arrangement.counts, arrangement.pairs)
+        )
+        each, chance = Arrangement(counts, pairs), chance.flatten(0, 1)
+        kept = self._kept(old, each, chance[:, 0], chance[:, 1 : 1 + k])
+        avoided = old * 0 if self.anew else old
+        draws = chance[:, 1 + k : 1 + 3 * k]
+        new = draw_elements(self.network, old, avoided, kept, each, self.allowed, draws)
+        score = pseudo_log_likelihood(self.network, new, each)
+        if not self.anew:
+            score = score - _WORSE * self._is_known(new, counts)
+        best = score.view(-1, proposals).argmax(1)
+        return new.view(-1, proposals, k)[torch.arange(len(numbers), device=best.device), best]
 
     def _is_known(self, numbers: Tensor, counts: Tensor) -> Tensor:
         """(batch,) whether there is a known crystal of the same composition."""
@@ -144,14 +155,15 @@ class AnalogueGenerator(BlockGenerator):
         known = [composition_of(row[row > 0], amounts[row > 0]) in self.compositions for row, amounts in rows]
         return torch.tensor(known, device=numbers.device)
 
-    def _kept(self, numbers: Tensor, chance: Tensor, order: Tensor) -> Tensor:
-        """(batch, tokens) which elements stay: none that is not allowed, and not all of them."""
-        there = numbers > 0
+    def _kept(self, numbers: Tensor, arrangement: Arrangement, chance: Tensor, order: Tensor) -> Tensor:
+        """(batch, tokens) which elements stay: bonded groups, and not all of the others; none that is not allowed."""
+        there = arrangement.there
         if self.anew:
             return torch.zeros_like(there)
-        exchanged = 1 + (chance * there.sum(1)).long()
-        rank = order.masked_fill(~there, 2.0).argsort(1).argsort(1)
-        return there & (rank >= exchanged[:, None]) & self.allowed[numbers]
+        free = there & ~bonded(arrangement, BONDED)
+        free = torch.where(free.any(1, keepdim=True), free, there)
+        exchanged = 1 + (chance * free.sum(1)).long()
+        return there & self.allowed[numbers] & ~(free & (random_rank(order, free) < exchanged[:, None]))
 
     def _encoded(self, rows: np.ndarray, numbers: Tensor, counts: Tensor, scale: Tensor) -> Codes:
         """Codes of known crystals with new elements (batch, tokens), ``scale`` (batch,) times as long."""

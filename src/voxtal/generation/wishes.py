@@ -9,6 +9,8 @@ import numpy as np
 from voxtal.config import ObjectiveConfig
 from voxtal.training.objectives import scores
 
+_GOLDEN_RATIO = (5**0.5 - 1) / 2
+
 
 def likelihood(values: np.ndarray, properties: Sequence[str], objectives: Sequence[ObjectiveConfig]) -> np.ndarray:
     """Probability (n,) of each crystal: proportional to exp(-the sum of eq. 2's weighted terms), zero where unknown.
@@ -36,3 +38,21 @@ def drawn_rows(likely: np.ndarray, chance: np.ndarray) -> np.ndarray:
     """Rows (m,) for numbers (m,) in [0, 1): the first whose cumulative probability exceeds the number."""
     cumulative = np.cumsum(likely)
     return np.searchsorted(cumulative, chance * cumulative[-1], side="right").clip(max=np.flatnonzero(likely)[-1])
+
+
+def evenly_drawn_rows(likely: np.ndarray, kinds: np.ndarray, attempts: np.ndarray, seed: int) -> np.ndarray:
+    """Rows (m,) for numbered attempts (m,), as often as they are likely but more evenly than by chance.
+
+    Multiples of the golden ratio fill [0, 1) with fewer gaps and heaps than random numbers: many attempts are like one
+    row, or like rows of one kind, only once all others have had their turn.
+
+    Parameters
+    ----------
+    kinds
+        (n,) number of each row's kind.
+    seed
+        Of the first number.
+    """
+    order = np.argsort(kinds, kind="stable")
+    first = np.random.default_rng([seed, 6]).random()
+    return order[drawn_rows(likely[order], (first + attempts * _GOLDEN_RATIO) % 1)]

@@ -132,6 +132,27 @@ def elements_loss(
 
 
 @torch.no_grad()
+def pseudo_log_likelihood(network: ElementNetwork, numbers: Tensor, arrangement: Arrangement) -> Tensor:
+    """How well elements (batch, tokens) go together: log probabilities of each given the others, a sum (batch,).
+
+    Besag, The Statistician 24, 179 (1975), doi:10.2307/2987782.
+    """
+    total = torch.zeros(len(numbers), device=numbers.device)
+    for token in range(numbers.shape[1]):
+        hidden = numbers.clone()
+        hidden[:, token] = HIDDEN
+        logs = network.element_logits(hidden, arrangement)[:, token].log_softmax(1)
+        total += logs.gather(1, numbers[:, token : token + 1]).squeeze(1) * arrangement.there[:, token]
+    return total
+
+
+def bonded(arrangement: Arrangement, distance: float) -> Tensor:
+    """(batch, tokens) which elements have atoms within ``distance`` of others, in cube roots of an atom's volume."""
+    there = arrangement.there
+    return ((arrangement.pairs[..., 0] < distance) & there[:, :, None] & there[:, None]).any(2)
+
+
+@torch.no_grad()
 def draw_elements(
     network: ElementNetwork,
     numbers: Tensor,
@@ -140,7 +161,6 @@ def draw_elements(
     arrangement: Arrangement,
     allowed: Tensor,
     chance: Tensor,
-    temperature: float = 1.0,
 ) -> Tensor:
     """Atomic numbers (batch, tokens) with new ones in place of those that are not ``kept``, one after the other.
 
@@ -156,8 +176,6 @@ def draw_elements(
         (119,) which elements may be drawn, as many at least as a crystal has.
     chance
         (batch, 2 x tokens) uniform in [0, 1): an order, and what each draw is decided by.
-    temperature
-        Above 1, less likely elements are drawn more often than the network has them.
     """
     tokens = numbers.shape[1]
     hidden = ~kept & arrangement.there
@@ -168,7 +186,7 @@ def draw_elements(
     for i in range(int(hidden.sum(1).max())):
         place = order[:, i]
         wanted = hidden[rows, place]
-        logits = network.element_logits(now, arrangement)[rows, place] / temperature
+        logits = network.element_logits(now, arrangement)[rows, place]
         may = allowed & ~taken
         best = may & ~avoid
         may = torch.where(best.any(1, keepdim=True), best, may)

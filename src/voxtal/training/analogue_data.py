@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import dataclass, fields
 from functools import cached_property
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -107,9 +108,11 @@ class Arrangements:
 
     def prototypes(self) -> np.ndarray:
         """(n,) number of each crystal's prototype: atoms of each element and how they stand, roughly."""
-        keys = [self._prototype(row) for row in range(len(self))]
-        places = {key: place for place, key in enumerate(dict.fromkeys(keys))}
-        return np.array([places[key] for key in keys], dtype=np.int64)
+        return _kinds(self._prototype(row) for row in range(len(self)))
+
+    def systems(self) -> np.ndarray:
+        """(n,) number of each crystal's chemical system."""
+        return _kinds(tuple(self.numbers[first:end].tolist()) for first, end in pairwise(self.offsets))
 
     def _prototype(self, row: int) -> tuple[tuple[float, ...], ...]:
         counts = self.counts[self.offsets[row] : self.offsets[row + 1]]
@@ -120,7 +123,7 @@ class Arrangements:
 
     def compositions(self) -> set[frozenset[tuple[int, int]]]:
         """What :func:`composition_of` makes of every crystal."""
-        parts = (slice(*self.offsets[row : row + 2]) for row in range(len(self)))
+        parts = (slice(first, end) for first, end in pairwise(self.offsets))
         return {composition_of(self.numbers[part], self.counts[part]) for part in parts}
 
     def atoms_of(self, rows: np.ndarray, most: int) -> np.ndarray:
@@ -150,6 +153,12 @@ class Arrangements:
         wide = dict.fromkeys(("offsets", "numbers", "counts"), np.int64)
         arrays = {name: facts[name].numpy() for name in cls.__dataclass_fields__}
         return cls(**{name: values.astype(wide.get(name, values.dtype)) for name, values in arrays.items()})
+
+
+def _kinds(keys: Iterable[Hashable]) -> np.ndarray:
+    """Numbers (n,) of n keys, equal ones of equal number."""
+    places: dict[Hashable, int] = {}
+    return np.array([places.setdefault(key, len(places)) for key in keys], dtype=np.int64)
 
 
 def composition_of(numbers: np.ndarray, counts: np.ndarray) -> frozenset[tuple[int, int]]:
