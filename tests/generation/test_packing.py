@@ -76,6 +76,21 @@ def test_nothing_of_the_machine_or_the_data_is_packed(trained_run: Run, tmp_path
     assert load_config(tmp_path / "model" / "voxtal.toml").voxels == trained_run.config.voxels
 
 
+def test_prototypes_take_the_place_of_known_crystals(trained_run: Run, tmp_path: Path, quiet: Progress) -> None:
+    """A model that is given to everybody would hold structures that are not ours to give."""
+    run = Run(trained_run.root, load_config(trained_run.root / "voxtal.toml", ["generate.generator=analogue"]))
+    pack(run, run.round(0), tmp_path / "model", prototypes=True)
+    facts = torch.load(tmp_path / "model/round-000/train/analogue/best.pt", weights_only=True)["facts"]
+    own = torch.load(run.round(0).train("analogue") / "best.pt", weights_only=True)["facts"]
+    most = int(own["counts"].max())
+    assert len(facts["cells"]) > 20
+    assert int(facts["counts"].max()) <= most
+    assert not torch.isfinite(facts["values"]).any()
+    made = StructureSet.read(attempts_of(tmp_path / "model", tmp_path / "attempts", quiet))
+    assert set(made.numbers.tolist()) <= {29, 79}
+    assert np.mean(made.provenance[REASON] == "") > 0.5
+
+
 def test_what_is_there_stays_and_half_a_model_never_appears(trained_run: Run, tmp_path: Path) -> None:
     """A folder that holds something else, and a generator that has not been trained."""
     with pytest.raises(UserError, match="There is something at"):

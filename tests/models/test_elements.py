@@ -7,7 +7,14 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from voxtal.models.elements import Arrangement, ElementNetwork, draw_elements, elements_loss
+from voxtal.models.elements import (
+    Arrangement,
+    ElementNetwork,
+    bonded,
+    draw_elements,
+    elements_loss,
+    pseudo_log_likelihood,
+)
 from voxtal.units import ATOMIC_NUMBERS
 
 
@@ -108,3 +115,22 @@ def test_size_follows_from_the_elements(taught: tuple[ElementNetwork, Arrangemen
     network, arrangement = taught
     volumes = network.log_volume(torch.tensor([[11, 17], [19, 17], [19, 35], [29, 79]]), arrangement).exp()
     torch.testing.assert_close(volumes, torch.tensor([22.0, 30.0, 36.0, 14.0]), rtol=0.1, atol=0.0)
+
+
+def test_what_goes_together_is_likelier(taught: tuple[ElementNetwork, Arrangement]) -> None:
+    """The best of some proposals would be any of them."""
+    network, arrangement = taught
+    one = Arrangement(arrangement.counts[:1].repeat(3, 1), arrangement.pairs[:1].repeat(3, 1, 1, 1))
+    score = pseudo_log_likelihood(network, torch.tensor([[19, 17], [17, 19], [29, 79]]), one)
+    assert int(score.argmax()) == 0
+    alone = Arrangement(torch.tensor([[2, 0]]), torch.rand(1, 2, 2, 2))
+    logs = network.element_logits(torch.zeros(1, 2, dtype=torch.int64), alone)[0, 0].log_softmax(0)
+    torch.testing.assert_close(pseudo_log_likelihood(network, torch.tensor([[29, 0]]), alone)[0], logs[29])
+
+
+def test_bonded_groups_are_told_from_the_rest() -> None:
+    """Carbon and oxygen of a carbonate would be exchanged one by one; padding would count as a bond."""
+    pairs = torch.full((1, 4, 4, 2), 0.9)
+    pairs[0, 0, 1] = pairs[0, 1, 0] = 0.55
+    pairs[0, 3] = pairs[0, :, 3] = 0.0
+    assert bonded(Arrangement(torch.tensor([[2, 6, 2, 0]]), pairs), 0.6).tolist() == [[True, True, False, False]]

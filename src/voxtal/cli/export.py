@@ -15,6 +15,10 @@ def export(
     full_precision: Annotated[
         bool, typer.Option("--full-precision", help="Keep all weights in float32: twice the size, the same attempts.")
     ] = False,
+    prototypes: Annotated[
+        bool,
+        typer.Option("--prototypes", help="Of an analogue generator: with AFLOW's prototypes, not the known crystals."),
+    ] = False,
     run: RunOption = Path("."),
     set_: SetOption = None,
     round_: RoundOption = None,
@@ -29,5 +33,5 @@ def export(
     paths = pick_round(opened, round_)
     from voxtal.generation.packing import pack
 
-    size = pack(opened, paths, output, half=not full_precision)
+    size = pack(opened, paths, output, half=not full_precision, prototypes=prototypes)
     typer.echo(f"{output}: {size / 1e6:.1f} MB. Next: voxtal generate -n 1000 --run {output} -o FOLDER")

@@ -6,20 +6,24 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
-from voxtal.config import CONFIG_NAME, Config, write_config
+from voxtal.config import CONFIG_NAME, Config, VoxelsConfig, write_config
 from voxtal.data.graphs import GraphSet
 from voxtal.errors import UserError
+from voxtal.generation.analogue import AnalogueGenerator
 from voxtal.generation.stage import made_by
 from voxtal.runs import RoundPaths, Run
+from voxtal.structures.prototypes import prototype_structures
+from voxtal.training.analogue_data import Arrangements
 from voxtal.training.checkpoint import load, save
 
 HALF_ERROR = 1e-3
 """Largest relative error of a matrix in half precision; one with a larger error, or out of range, stays as it is."""
 
 
-def pack(run: Run, paths: RoundPaths, folder: Path, half: bool = True) -> int:
+def pack(run: Run, paths: RoundPaths, folder: Path, half: bool = True, prototypes: bool = False) -> int:
     """Write what ``voxtal generate`` reads of a round to ``folder``; returns its size in bytes.
 
     The folder is a run directory whose round 0 makes the attempts of the round that was packed: networks, and how codes
@@ -32,6 +36,8 @@ def pack(run: Run, paths: RoundPaths, folder: Path, half: bool = True) -> int:
         Not there yet. It appears when it is whole.
     half
         Weights that are matrices are rounded to half precision, which changes attempts a little.
+    prototypes
+        The analogue generator exchanges elements of AFLOW's prototypes instead, which may be given to anybody.
 
     Raises
     ------
@@ -46,6 +52,8 @@ def pack(run: Run, paths: RoundPaths, folder: Path, half: bool = True) -> int:
     packed = Run(partial, run.config).round(0)
     for name in models:
         saved = load(paths.train(name) / "best.pt", f"voxtal train {name}")
+        if prototypes and name == AnalogueGenerator.model:
+            saved["facts"] = _facts_of_prototypes(saved, run.config.voxels)
         save(packed.train(name) / "best.pt", _halved(saved) if half else saved)
     GraphSet.read(paths.graphs, stop=0).write(packed.graphs)
     write_config(partial / CONFIG_NAME, _settings(run.config, paths.index))
@@ -59,6 +67,15 @@ def _settings(config: Config, index: int) -> dict[str, Any]:
     tree = config.model_dump(include={"preset", "system", "voxels", "train", "generate"})
     del tree["train"]["device"]
     return {"seed": config.seed + index, **tree}
+
+
+def _facts_of_prototypes(saved: dict[str, Any], voxels: VoxelsConfig) -> dict[str, Any]:
+    """What the record of an analogue generator says of known crystals, for AFLOW's prototypes: no property is known."""
+    structures, properties = prototype_structures(), saved["facts"]["properties"]
+    most = [np.bincount(structures.arrays(row)[0]).max() for row in range(len(structures))]
+    unknown = dict.fromkeys(properties, np.full(len(structures), np.nan))
+    known = Arrangements.of(structures, np.array(most) <= saved["sizes"]["atoms"], voxels, unknown)
+    return {"properties": properties, **known.facts()}
 
 
 def _halved(saved: dict[str, Any]) -> dict[str, Any]:

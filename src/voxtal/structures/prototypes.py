@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from voxtal.representations.ragged import offsets_of
 from voxtal.structures.contacts import MIN_CONTACT, atomic_volume, too_close
 from voxtal.structures.filters import Selection, primitive_cell, why_dropped
 from voxtal.structures.matching import STRICT, Matcher, first_of_duplicates
@@ -28,6 +29,7 @@ __all__ = [
     "hypothetical_structures",
     "matches_phase",
     "parse_system",
+    "prototype_structures",
     "with_spacegroup",
 ]
 
@@ -116,6 +118,22 @@ def hypothetical_structures(
         dropped[_DUPLICATE] = len(structures) - len(kept)
     made = StructureSet.from_structures(structures, ids, provenance={SOURCE: sources})
     return HypotheticalResult(made.subset(kept), tried, dict(dropped.most_common()))
+
+
+def prototype_structures() -> StructureSet:
+    """The prototypes with the elements that they are named after, in their primitive cells."""
+    from pymatgen.analysis.prototypes import AFLOW_PROTOTYPE_LIBRARY
+
+    structures = [entry["snl"].structure for entry in AFLOW_PROTOTYPE_LIBRARY]
+    parts = [primitive_cell(np.array(s.atomic_numbers), s.frac_coords, s.lattice.matrix) for s in structures]
+    numbers, frac_coords, cells = zip(*parts, strict=True)
+    return StructureSet(
+        ids=np.array([entry["tags"]["aflow"] for entry in AFLOW_PROTOTYPE_LIBRARY], dtype=np.str_),
+        offsets=offsets_of(np.array([len(some) for some in numbers])),
+        numbers=np.concatenate(numbers).astype(np.uint8),
+        frac_coords=np.concatenate(frac_coords),
+        cells=np.stack(cells),
+    )
 
 
 def _assignments(
