@@ -29,9 +29,11 @@ from voxtal.training.separated import by_network
 
 PROPOSALS = 8
 """Draws of an attempt's elements, of which the network keeps the likeliest: one draw in ten fits badly."""
-BONDED = 0.6
-"""Elements with atoms closer than this, in cube roots of the volume of an atom, are groups such as carbonate: no other
+BONDED = 0.68
+"""Elements with atoms closer than this, in cube roots of the volume of an atom, are groups such as phosphate: no other
 elements fit there, so that they stay."""
+GIVEN_BACK_ANGSTROM = 0.2
+"""Crystals whose sites the autoencoder moves further are left out, but for the better half where it is a poor one."""
 _WORSE = 1e4
 """Taken from the log likelihood of a known composition: any other is better."""
 
@@ -98,6 +100,9 @@ class AnalogueGenerator(BlockGenerator):
         if not likely.any():
             raise UserError(f"None of the {len(known)} known crystals has as many elements and atoms as are asked for.")
         place: Any = setting.arithmetic.place
+        placed, placed_own = place(sites), {number: place(network) for number, network in own.items()}
+        moved = _moved(known, placed, placed_own, setting.device)
+        likely = likely * (moved <= max(GIVEN_BACK_ANGSTROM, np.median(moved[likely > 0])))
         return cls(
             setting,
             place(restore(saved)),
@@ -107,8 +112,8 @@ class AnalogueGenerator(BlockGenerator):
             likely,
             allowed,
             place(lattice),
-            place(sites),
-            {number: place(network) for number, network in own.items()},
+            placed,
+            placed_own,
         )
 
     @property
@@ -184,3 +189,19 @@ def _possible(known: Arrangements, request: Request, elements: int) -> np.ndarra
     """(n,) which crystals an attempt may be like: of so many elements and atoms."""
     possible = known.sizes == len(request.system) if request.system else known.sizes <= elements
     return possible & (known.atoms <= request.max_atoms) if request.max_atoms is not None else possible
+
+
+@torch.no_grad()
+def _moved(
+    known: Arrangements, sites: AtomsAutoencoder, own: Mapping[int, AtomsAutoencoder], device: torch.device
+) -> np.ndarray:
+    """(n,) how far the autoencoders move an atom of each crystal at most, angstrom; infinite if they miscount."""
+    rows = np.arange(len(known))
+    positions = torch.from_numpy(known.atoms_of(rows, sites.atoms)).to(device)
+    counts, numbers = (torch.from_numpy(part).to(device) for part in (known.counts, known.numbers))
+    ordered = in_order(positions, counts)
+    moved = ordered.new_empty(len(numbers))
+    for number, places in by_network(known.numbers, own):
+        network = own.get(number, sites)
+        moved[places] = network.moved(ordered[places], counts[places], numbers[places])
+    return np.maximum.reduceat(moved.cpu().numpy(), known.offsets[:-1])

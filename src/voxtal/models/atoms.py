@@ -62,6 +62,15 @@ class AtomsAutoencoder(nn.Module):
         positions = found[:, : 3 * self.atoms].unflatten(1, (self.atoms, 3)) * ANGSTROM_PER_UNIT
         return positions, found[:, 3 * self.atoms :]
 
+    def moved(self, positions: Tensor, counts: Tensor, numbers: Tensor) -> Tensor:
+        """How far the furthest moved atom (batch,) is from its place, angstrom; infinite where atoms are miscounted.
+
+        Arguments are those of :meth:`encode`.
+        """
+        found, logits = self.decode(self.encode(positions, counts, numbers), numbers)
+        distance = (found - positions).norm(dim=2) * _there(counts, self.atoms)
+        return distance.amax(1).masked_fill(logits.argmax(1) != counts, torch.inf)
+
 
 class CellAutoencoder(nn.Module):
     """Cells in the standard orientation (lower triangular): six numbers each."""

@@ -18,9 +18,12 @@ from voxtal.models.atoms import atoms_loss, in_order
 from voxtal.parallel.data_parallel import Share
 from voxtal.training.device import Arithmetic
 from voxtal.training.losses import squared_error, weighted_cross_entropy
+from voxtal.training.other_cells import atoms_in_other_cells, other_cells
 
 _SHIFT_ANGSTROM = 0.3
 """Standard deviation of the shift of a whole image in training."""
+OTHER_CELLS = 0.2
+"""How many of the images are taken from another cell of the crystal: more cells are given back well, others as well."""
 
 SIGNED_PERMUTATIONS = np.array(
     [np.diag(signs)[list(order)] for order in permutations(range(3)) for signs in product((-1, 1), repeat=3)],
@@ -49,7 +52,9 @@ def data_of(architecture: str, dataset: VoxelDataset, atoms: int, arithmetic: Ar
         batch = dataset.atoms(np.arange(dataset.n_images))
         positions, counts = padded(batch, atoms, dataset.settings.box_angstrom)
         numbers = dataset.image_numbers.astype(np.int64)
-        return Atoms(*(torch.from_numpy(values).to(device) for values in (positions, counts, numbers)))
+        cells = dataset.cells(np.arange(dataset.n_structures))[dataset.image_structure]
+        facts = [torch.from_numpy(values).to(device) for values in (positions, counts, numbers, cells)]
+        return Atoms(facts[0], facts[1], facts[2], facts[3])
     read = dataset.sites_sparse if architecture.endswith("sites-ae") else dataset.lattice_sparse
     return Images(lambda rows: densify(read(rows), device, torch.float32), architecture.startswith("paper"), arithmetic)
 
@@ -78,14 +83,17 @@ class Images:
 
 @dataclass(frozen=True)
 class Atoms:
-    """Atoms (n, atoms, 3; from the middle of the box, angstrom) of images, their counts and atomic numbers (n,).
+    """Atoms (n, atoms, 3; from the middle of the box, angstrom) of images, their counts and atomic numbers (n,), and
+    the cells (n, 3, 3) that they repeat with.
 
-    Every step turns, mirrors and shifts its images anew.
+    Every step turns, mirrors and shifts its images anew, and takes some of them from other cells.
     """
 
     positions: Tensor
     counts: Tensor
     numbers: Tensor
+    cells: Tensor
+    other_cells: float = OTHER_CELLS
 
     def scale(self, network: Any, rows: np.ndarray) -> None:
         pass
@@ -96,22 +104,24 @@ class Atoms:
         rows = share.of(chosen)
         counts, numbers = self.counts[rows], self.numbers[rows]
         turn, shift = (torch.from_numpy(share.of(values)).to(counts.device) for values in (turns, shifts))
-        positions = in_order(self.positions[rows] @ turn + shift, counts)
+        positions = atoms_in_other_cells(self.positions[rows], counts, self.cells[rows], self.other_cells, share)
+        positions = in_order(positions @ turn + shift, counts)
         codes = _noisy(network.encode(positions, counts, numbers), noise, share)
         return atoms_loss(network.decode(codes, numbers), positions, counts)
 
 
 @dataclass(frozen=True)
 class Cells:
-    """Cells (n, 3, 3; rows, angstrom) in the standard orientation."""
+    """Cells (n, 3, 3; rows, angstrom) in the standard orientation. Some get other edges in every step."""
 
     cells: Tensor
+    other_cells: float = OTHER_CELLS
 
     def scale(self, network: Any, rows: np.ndarray) -> None:
         network.set_scale(self.cells[rows].cpu())
 
     def loss(self, network: Any, chosen: np.ndarray, share: Share, noise: float, rng: np.random.Generator) -> Tensor:
-        cells = self.cells[share.of(chosen)]
+        cells = other_cells(self.cells[share.of(chosen)], self.other_cells, share)
         return 6 * F.smooth_l1_loss(network.decode(_noisy(network.encode(cells), noise, share)), cells, beta=0.05)
 
 
