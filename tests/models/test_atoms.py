@@ -88,3 +88,15 @@ def test_padded_atoms() -> None:
     assert not positions[1].any()
     with pytest.raises(UserError, match=r"2 atoms of one element.*max_atoms"):
         padded(batch, 1, 4.0)
+
+
+def test_how_far_atoms_are_moved(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Crystals that the autoencoder spoils would be generated from; padding is no atom."""
+    network = AtomsAutoencoder(atoms=3, width=8, latent=4)
+    positions, counts = torch.rand(2, 3, 3), torch.tensor([2, 3])
+    found, logits = positions.clone(), torch.eye(4)[[2, 2]]
+    found[0, 1, 0] += 0.25
+    found[0, 2] += 9.0
+    monkeypatch.setattr(network, "decode", lambda _codes, _numbers: (found, logits))
+    moved = network.moved(positions, counts, torch.tensor([8, 8]))
+    torch.testing.assert_close(moved, torch.tensor([0.25, torch.inf]))
