@@ -125,13 +125,19 @@ class AnalogueGenerator(BlockGenerator):
     def block(self, attempts: np.ndarray) -> Codes:
         """Codes of all attempts of a block."""
         rows = evenly_drawn_rows(self.likely, self.prototypes, attempts, self.setting.seed)
-        k = int(self.known.sizes[rows].max())
-        numbers, counts, pairs = (torch.from_numpy(part).to(self.setting.device) for part in self.known.batch(rows, k))
         streams = [np.random.default_rng([self.setting.seed, 6, attempt]) for attempt in attempts.tolist()]
         chances = np.stack([rng.random((PROPOSALS, 1 + 3 * MAX_ELEMENTS), dtype=np.float32) for rng in streams])
-        arrangement = Arrangement(counts, pairs)
-        new = self._best(numbers, arrangement, torch.from_numpy(chances).to(self.setting.device))
-        growth = self.network.log_volume(new, arrangement) - self.network.log_volume(numbers, arrangement)
+        chance = torch.from_numpy(chances).to(self.setting.device)
+        sizes = self.known.sizes[rows]
+        counts, new = (torch.zeros(len(rows), sizes.max(), dtype=torch.int64, device=chance.device) for _ in range(2))
+        growth = torch.zeros(len(rows), device=chance.device)
+        for k in np.unique(sizes).tolist():  # padded to the largest, small ones would take far longer
+            places = np.flatnonzero(sizes == k)
+            numbers, *parts = (torch.from_numpy(part).to(chance.device) for part in self.known.batch(rows[places], k))
+            arrangement = Arrangement(*parts)
+            best = self._best(numbers, arrangement, chance[places])
+            volumes = [self.network.log_volume(some, arrangement) for some in (best, numbers)]
+            new[places, :k], counts[places, :k], growth[places] = best, arrangement.counts, volumes[0] - volumes[1]
         return self._encoded(rows, new, counts, (growth / 3).exp())
 
     def _best(self, numbers: Tensor, arrangement: Arrangement, chance: Tensor) -> Tensor:
