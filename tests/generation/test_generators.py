@@ -99,17 +99,15 @@ def test_analogues_of_known_composition_are_drawn_again(trained_run: Run) -> Non
         return [frozenset(codes.numbers[codes.owner == i].tolist()) for i in range(64)]
 
     class Known:
-        """Compositions with an element of even number."""
+        """Compositions of elements that were drawn before."""
 
         def __contains__(self, composition: frozenset[tuple[int, int]]) -> bool:
-            return any(number % 2 == 0 for number, _ in composition)
+            return frozenset(number for number, _ in composition) in known
 
-    before, after = (
-        np.mean([any(number % 2 == 0 for number in elements) for elements in drawn(some)])
-        for some in (free, replace(free, compositions=Known()))
-    )
-    assert before > 0.4
-    assert after < 0.6 * before
+    before = drawn(free)
+    known = set(before[:8])
+    again = [elements in known for elements in drawn(replace(free, compositions=Known()))]
+    assert np.mean([elements in known for elements in before]) > 2 * np.mean(again)
 
 
 def asked(**goal: Any) -> list[ObjectiveConfig]:
