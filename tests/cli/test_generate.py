@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner, Result
 
+from voxtal.cli.generate import SHIPPED
 from voxtal.cli.main import build_app
 from voxtal.errors import UserError
 from voxtal.runs import Run, read_json
@@ -75,7 +76,22 @@ def test_no_attempts_are_refused(trained_run: Run) -> None:
     assert voxtal(trained_run, "generate", "-n", "0").exit_code == 2
 
 
-def test_without_a_run_the_shipped_model_generates(
+def test_the_model_that_comes_with_voxtal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It would be too large to ship, of other networks than the code's, or know nothing of what is asked for."""
+    files = [path for path in SHIPPED.rglob("*") if path.is_file()]
+    assert sum(path.stat().st_size for path in files) < 20e6
+    monkeypatch.chdir(tmp_path)
+    answer = CliRunner().invoke(build_app(), ["generate", "-n", "64", "--system", "Co-Hf"])
+    assert answer.exit_code == 0, answer.output
+    candidates = StructureSet.read(Path("generated/Co-Hf/candidates.h5"))
+    valid = candidates.subset(np.flatnonzero(candidates.provenance["reason"] == ""))
+    assert len(valid) > 55
+    assert set(valid.numbers.tolist()) == {27, 72}
+    predicted = valid.properties["predicted_formation_energy"]
+    assert -1.0 < np.median(predicted) < 0.1
+
+
+def test_without_a_run_the_packed_model_generates(
     trained_run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Right after an installation there is no run, and nothing to train one on."""

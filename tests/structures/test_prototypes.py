@@ -16,6 +16,7 @@ from voxtal.structures.prototypes import (
     hypothetical_structures,
     matches_phase,
     parse_system,
+    prototype_compounds,
     with_spacegroup,
 )
 from voxtal.structures.validity import why_invalid
@@ -92,6 +93,18 @@ def test_malformed_systems(system: str) -> None:
     """A typo is told before any work is done."""
     with pytest.raises(UserError):
         parse_system(system)
+
+
+def test_ordered_derivatives_of_prototypes() -> None:
+    """A shipped generator would know two elements of a crystal at most; or derivatives would break the symmetry."""
+    compounds = prototype_compounds()
+    assert len(compounds) > 500
+    assert len(set(compounds.ids.tolist())) == len(compounds)
+    assert min(len(set(compounds.arrays(i)[0].tolist())) for i in range(len(compounds))) == 2
+    rows = [i for i, name in enumerate(compounds.ids.tolist()) if name.startswith("AB3_cF16_225_a_bc-")]
+    formulas = {compounds.structure(i).composition.anonymized_formula for i in rows}
+    assert formulas == {"AB3", "ABC2"}  # D0_3 and, of it, L2_1
+    assert {with_spacegroup(compounds.structure(i)) for i in rows} == {225}
 
 
 def test_nearest_element_is_named() -> None:

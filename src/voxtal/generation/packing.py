@@ -15,7 +15,7 @@ from voxtal.errors import UserError
 from voxtal.generation.analogue import AnalogueGenerator
 from voxtal.generation.stage import made_by
 from voxtal.runs import RoundPaths, Run
-from voxtal.structures.prototypes import prototype_structures
+from voxtal.structures.prototypes import prototype_compounds
 from voxtal.training.analogue_data import Arrangements
 from voxtal.training.checkpoint import load, save
 
@@ -71,7 +71,7 @@ def _settings(config: Config, index: int) -> dict[str, Any]:
 
 def _facts_of_prototypes(saved: dict[str, Any], voxels: VoxelsConfig) -> dict[str, Any]:
     """What the record of an analogue generator says of known crystals, for AFLOW's prototypes: no property is known."""
-    structures, properties = prototype_structures(), saved["facts"]["properties"]
+    structures, properties = prototype_compounds(), saved["facts"]["properties"]
     most = [np.bincount(structures.arrays(row)[0]).max() for row in range(len(structures))]
     unknown = dict.fromkeys(properties, np.full(len(structures), np.nan))
     known = Arrangements.of(structures, np.array(most) <= saved["sizes"]["atoms"], voxels, unknown)

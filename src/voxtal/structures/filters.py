@@ -12,7 +12,7 @@ Arrays = tuple[np.ndarray, np.ndarray, np.ndarray]
 
 NOBLE_GASES = frozenset({2, 10, 18, 36, 54, 86})
 
-_SYMPREC_ANGSTROM = 0.01
+SYMPREC_ANGSTROM = 0.01
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ def primitive_cell(numbers: np.ndarray, frac_coords: np.ndarray, cell: np.ndarra
     import spglib
 
     crystal: Any = (cell, frac_coords, numbers)
-    found = spglib.standardize_cell(crystal, to_primitive=True, no_idealize=False, symprec=_SYMPREC_ANGSTROM)
+    found = spglib.standardize_cell(crystal, to_primitive=True, no_idealize=False, symprec=SYMPREC_ANGSTROM)
     if found is None:
         return numbers, frac_coords, cell
     lattice, positions, types = found
@@ -84,7 +84,7 @@ def surely_primitive(numbers: np.ndarray, frac_coords: np.ndarray, cell: np.ndar
         sites = frac_coords[numbers == element]
         offsets = (sites - sites[:, None]) - translations[:, None, None]
         distances = np.linalg.norm((offsets - np.rint(offsets)) @ cell, axis=-1)
-        translations = translations[(distances.min(axis=-1) < 5 * _SYMPREC_ANGSTROM).all(axis=-1)]
+        translations = translations[(distances.min(axis=-1) < 5 * SYMPREC_ANGSTROM).all(axis=-1)]
         if len(translations) == 0:
             return True
     return False

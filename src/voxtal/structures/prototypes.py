@@ -17,19 +17,19 @@ from typing import Any
 
 import numpy as np
 
-from voxtal.representations.ragged import offsets_of
 from voxtal.structures.contacts import MIN_CONTACT, atomic_volume, too_close
-from voxtal.structures.filters import Selection, primitive_cell, why_dropped
+from voxtal.structures.filters import SYMPREC_ANGSTROM, Selection, primitive_cell, why_dropped
 from voxtal.structures.matching import STRICT, Matcher, first_of_duplicates
 from voxtal.structures.phases import matches_phase, parse_system, with_spacegroup
 from voxtal.structures.structure_set import SOURCE, StructureSet
+from voxtal.structures.substitution import substitution_weights
 
 __all__ = [
     "HypotheticalResult",
     "hypothetical_structures",
     "matches_phase",
     "parse_system",
-    "prototype_structures",
+    "prototype_compounds",
     "with_spacegroup",
 ]
 
@@ -120,20 +120,39 @@ def hypothetical_structures(
     return HypotheticalResult(made.subset(kept), tried, dict(dropped.most_common()))
 
 
-def prototype_structures() -> StructureSet:
-    """The prototypes with the elements that they are named after, in their primitive cells."""
-    from pymatgen.analysis.prototypes import AFLOW_PROTOTYPE_LIBRARY
+def prototype_compounds() -> StructureSet:
+    """The prototypes of compounds in their primitive cells, with the elements that they are named after.
 
-    structures = [entry["snl"].structure for entry in AFLOW_PROTOTYPE_LIBRARY]
-    parts = [primitive_cell(np.array(s.atomic_numbers), s.frac_coords, s.lattice.matrix) for s in structures]
-    numbers, frac_coords, cells = zip(*parts, strict=True)
-    return StructureSet(
-        ids=np.array([entry["tags"]["aflow"] for entry in AFLOW_PROTOTYPE_LIBRARY], dtype=np.str_),
-        offsets=offsets_of(np.array([len(some) for some in numbers])),
-        numbers=np.concatenate(numbers).astype(np.uint8),
-        frac_coords=np.concatenate(frac_coords),
-        cells=np.stack(cells),
-    )
+    Where an element is at several Wyckoff positions there are also ordered derivatives, as L2_1 is one of D0_3: one of
+    these positions at a time is taken by the element that most often takes the place of the one that was there.
+    """
+    from pymatgen.analysis.prototypes import AFLOW_PROTOTYPE_LIBRARY
+    from pymatgen.core import Lattice, Structure
+
+    structures: list[Any] = []
+    ids: list[str] = []
+    for entry in AFLOW_PROTOTYPE_LIBRARY:
+        given, label = entry["snl"].structure, entry["tags"]["aflow"]
+        crystal = primitive_cell(np.array(given.atomic_numbers), given.frac_coords, given.lattice.matrix)
+        for numbers in (crystal[0], *_derivatives(*crystal)):
+            if len(set(numbers.tolist())) > 1:
+                structures.append(Structure(Lattice(crystal[2]), numbers.tolist(), crystal[1]))
+                ids.append(f"{label}-{len(ids)}")
+    return StructureSet.from_structures(structures, ids)
+
+
+def _derivatives(numbers: np.ndarray, frac_coords: np.ndarray, cell: np.ndarray) -> Iterator[np.ndarray]:
+    """Atomic numbers with one of an element's Wyckoff positions taken by another; all but one of an element's."""
+    import spglib
+
+    crystal: Any = (cell, frac_coords, numbers)
+    symmetry = spglib.get_symmetry_dataset(crystal, symprec=SYMPREC_ANGSTROM)
+    orbits = np.arange(len(numbers)) if symmetry is None else symmetry.equivalent_atoms
+    alike = substitution_weights().copy()
+    alike[:, numbers] = 0
+    for element in np.unique(numbers):
+        for orbit in np.unique(orbits[numbers == element])[1:]:
+            yield np.where(orbits == orbit, alike[element].argmax(), numbers)
 
 
 def _assignments(
