@@ -49,6 +49,9 @@ from voxtal.workflows.labels import hull_of_run
 from voxtal.workflows.pool import available_cores
 from voxtal.workflows.relaxation import FORMATION_ENERGY_BEFORE, enqueue, relax_set
 
+MOST_COMPARED = 2000
+"""Candidates whose distances from each other are looked at, the best by their predictions: a graph is 100 KB."""
+
 Progress = Callable[[str, int], AbstractContextManager[Callable[..., None]]]
 Say = Callable[[str], None]
 
@@ -172,7 +175,7 @@ def screen(
         communicator, lambda: (StructureSet.read(paths.candidates), StructureSet.read(paths.structures))
     )
     rows, passed = judge_candidates(candidates, structures, progress, communicator)
-    return on_root(communicator, lambda: _conclude_screen(run, paths, evaluation, candidates, rows, passed))
+    return on_root(communicator, lambda: _conclude_screen(run, paths, evaluation, candidates, rows, passed, progress))
 
 
 def _screened(paths: RoundPaths) -> dict[str, Any] | None:
@@ -193,18 +196,22 @@ def _conclude_screen(
     candidates: StructureSet,
     rows: list[dict[str, Any]],
     passed: np.ndarray,
+    progress: Progress,
 ) -> dict[str, Any]:
     """Choose among the candidates that ``passed``, and write everything."""
     config = run.config.screen
-    for i in passed.tolist():
-        rows[i]["outcome"] = _why_not_worth_labelling(candidates.structure(i), config.min_contact) or "not-selected"
+    with progress("check contacts", len(passed)) as advance:
+        for i in passed.tolist():
+            rows[i]["outcome"] = _why_not_worth_labelling(candidates.structure(i), config.min_contact) or "not-selected"
+            advance()
     passed = np.array([i for i in passed.tolist() if rows[i]["outcome"] == "not-selected"], dtype=np.int64)
-    attempts = candidates.properties[ATTEMPT][passed].astype(np.int64)
-    graphs = graphs_of_attempts(run, paths, attempts)
-    features = graphs.reshape(len(graphs), graphs.shape[1] * graphs.shape[2])
     objectives = run.config.generator.objectives
     predictions = predictions_of(candidates.subset(passed), [objective.property for objective in objectives])
-    chosen = passed[select_candidates(scores(objectives, predictions), features, config.select, config.diversity)]
+    score = scores(objectives, predictions)
+    best = np.sort(np.argsort(score, kind="stable")[: max(MOST_COMPARED, config.select)])
+    graphs = graphs_of_attempts(run, paths, candidates.properties[ATTEMPT][passed[best]].astype(np.int64))
+    features = graphs.reshape(len(graphs), graphs.shape[1] * graphs.shape[2])
+    chosen = passed[best[select_candidates(score[best], features, config.select, config.diversity)]]
     for i in chosen:
         rows[i]["outcome"] = "selected"
     evaluation |= {**funnel(rows), "candidates_sha256": sha256_of(paths.candidates)}
