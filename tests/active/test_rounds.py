@@ -131,6 +131,32 @@ def test_round_of_which_nothing_passes(trained_run: Run, copper_gold: list[Any],
     assert before.ids.tolist() == after.ids.tolist()
 
 
+def strangers(copper_gold: list[Any]) -> list[Any]:
+    """Crystals that no training set holds."""
+    strange = []
+    for i, structure in enumerate(copper_gold[-6:]):
+        doubled = structure * (1, 1, 2)
+        doubled.translate_sites(0, [0.0, 0.0, 0.03 * (i + 1)])
+        doubled.replace(len(doubled) - 1, "Cu" if doubled[-1].specie.symbol == "Au" else "Au")
+        strange.append(doubled)
+    return strange
+
+
+def test_of_many_candidates_the_best_alone_are_compared(
+    trained_run: Run, copper_gold: list[Any], quiet: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Graphs of 50,000 candidates do not fit into memory."""
+    monkeypatch.setattr("voxtal.active.rounds.MOST_COMPARED", 1)
+    paths = trained_run.round(0)
+    candidates_of(strangers(copper_gold), [""] * 6).write(paths.candidates)
+    counts = screen(trained_run, paths, quiet, print)["funnel"]
+    assert counts["believable"] > counts["selected"] == 4
+    with Ledger(trained_run.ledger) as ledger:
+        outcomes = {row["id"]: row["outcome"] for row in ledger.candidates()}
+    worth = [id_ for id_ in sorted(outcomes) if outcomes[id_] in ("selected", "not-selected")]
+    assert [outcomes[id_] for id_ in worth] == ["selected"] * 4 + ["not-selected"] * (len(worth) - 4)
+
+
 @pytest.mark.parametrize("generator", GENERATORS)
 def test_screening_chooses_among_what_passed(
     generator: str, trained_run: Run, copper_gold: list[Any], quiet: Any
@@ -140,12 +166,7 @@ def test_screening_chooses_among_what_passed(
         trained_run.root, load_config(trained_run.root / "voxtal.toml", [f"generate.generator={generator}"])
     )
     paths = trained_run.round(0)
-    strange = []
-    for i, structure in enumerate(copper_gold[-6:]):
-        doubled = structure * (1, 1, 2)
-        doubled.translate_sites(0, [0.0, 0.0, 0.03 * (i + 1)])
-        doubled.replace(len(doubled) - 1, "Cu" if doubled[-1].specie.symbol == "Au" else "Au")
-        strange.append(doubled)
+    strange = strangers(copper_gold)
     rows = [*strange, copper_gold[2], strange[0], copper_gold[0]]
     candidates_of(rows, [""] * 8 + ["no cell"]).write(paths.candidates)
     evaluation = screen(trained_run, paths, quiet, print)
