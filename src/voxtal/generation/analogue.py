@@ -27,8 +27,13 @@ from voxtal.models.tokens import MAX_ELEMENTS
 from voxtal.training.analogue_data import Arrangements, composition_of
 from voxtal.training.separated import by_network
 
+TEMPERATURE = 1.5
+"""Of drawn elements: fewer attempts are the same."""
 PROPOSALS = 8
-"""Draws of an attempt's elements, of which the network keeps the likeliest: one draw in ten fits badly."""
+"""Draws of an attempt's elements. The first that fits is kept, or the likeliest: a draw in two fits badly."""
+FITTING = -2.0
+"""Elements fit whose log likelihood is no more than this below that of the old ones; of the likeliest, too many
+attempts would be the same."""
 BONDED = 0.68
 """Elements with atoms closer than this, in cube roots of the volume of an atom, are groups such as phosphate: no other
 elements fit there, so that they stay."""
@@ -135,13 +140,13 @@ class AnalogueGenerator(BlockGenerator):
             places = np.flatnonzero(sizes == k)
             numbers, *parts = (torch.from_numpy(part).to(chance.device) for part in self.known.batch(rows[places], k))
             arrangement = Arrangement(*parts)
-            best = self._best(numbers, arrangement, chance[places])
-            volumes = [self.network.log_volume(some, arrangement) for some in (best, numbers)]
-            new[places, :k], counts[places, :k], growth[places] = best, arrangement.counts, volumes[0] - volumes[1]
+            other = self._fitting(numbers, arrangement, chance[places])
+            volumes = [self.network.log_volume(some, arrangement) for some in (other, numbers)]
+            new[places, :k], counts[places, :k], growth[places] = other, arrangement.counts, volumes[0] - volumes[1]
         return self._encoded(rows, new, counts, (growth / 3).exp())
 
-    def _best(self, numbers: Tensor, arrangement: Arrangement, chance: Tensor) -> Tensor:
-        """New elements (batch, tokens): the likeliest of what is drawn, of an unknown composition if it can be.
+    def _fitting(self, numbers: Tensor, arrangement: Arrangement, chance: Tensor) -> Tensor:
+        """New elements (batch, tokens): the first of what is drawn that fit, of an unknown composition, or the likeliest.
 
         ``chance`` (batch, proposals, 1 + 3 x most tokens) in [0, 1) decides.
         """
@@ -153,12 +158,14 @@ class AnalogueGenerator(BlockGenerator):
         kept = self._kept(old, each, chance[:, 0], chance[:, 1 : 1 + k])
         avoided = old * 0 if self.anew else old
         draws = chance[:, 1 + k : 1 + 3 * k]
-        new = draw_elements(self.network, old, avoided, kept, each, self.allowed, draws)
-        score = pseudo_log_likelihood(self.network, new, each)
+        new = draw_elements(self.network, old, avoided, kept, each, self.allowed, draws, TEMPERATURE)
+        gain = pseudo_log_likelihood(self.network, new, each).view(-1, proposals)
+        gain = gain - pseudo_log_likelihood(self.network, numbers, arrangement)[:, None]
         if not self.anew:
-            score = score - _WORSE * self._is_known(new, counts)
-        best = score.view(-1, proposals).argmax(1)
-        return new.view(-1, proposals, k)[torch.arange(len(numbers), device=best.device), best]
+            gain = gain - _WORSE * self._is_known(new, counts).view_as(gain)
+        fits = gain >= FITTING
+        picked = torch.where(fits.any(1), fits.int().argmax(1), gain.argmax(1))
+        return new.view(-1, proposals, k)[torch.arange(len(numbers), device=picked.device), picked]
 
     def _is_known(self, numbers: Tensor, counts: Tensor) -> Tensor:
         """(batch,) whether there is a known crystal of the same composition."""

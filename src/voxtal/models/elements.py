@@ -161,6 +161,7 @@ def draw_elements(
     arrangement: Arrangement,
     allowed: Tensor,
     chance: Tensor,
+    temperature: float = 1.0,
 ) -> Tensor:
     """Atomic numbers (batch, tokens) with new ones in place of those that are not ``kept``, one after the other.
 
@@ -176,6 +177,8 @@ def draw_elements(
         (119,) which elements may be drawn, as many at least as a crystal has.
     chance
         (batch, 2 x tokens) uniform in [0, 1): an order, and what each draw is decided by.
+    temperature
+        Above 1, less likely elements are drawn more often than the network has them.
     """
     tokens = numbers.shape[1]
     hidden = ~kept & arrangement.there
@@ -186,7 +189,7 @@ def draw_elements(
     for i in range(int(hidden.sum(1).max())):
         place = order[:, i]
         wanted = hidden[rows, place]
-        logits = network.element_logits(now, arrangement)[rows, place]
+        logits = network.element_logits(now, arrangement)[rows, place] / temperature
         may = allowed & ~taken
         best = may & ~avoid
         may = torch.where(best.any(1, keepdim=True), best, may)
