@@ -146,7 +146,7 @@ class AnalogueGenerator(BlockGenerator):
         return self._encoded(rows, new, counts, (growth / 3).exp())
 
     def _fitting(self, numbers: Tensor, arrangement: Arrangement, chance: Tensor) -> Tensor:
-        """New elements (batch, tokens): the first of what is drawn that fit, of an unknown composition, or the likeliest.
+        """New elements (batch, tokens): the first that fit, of an unknown composition, else the likeliest of all.
 
         ``chance`` (batch, proposals, 1 + 3 x most tokens) in [0, 1) decides.
         """
