@@ -207,7 +207,7 @@ def test_signal_to_one_rank_stops_all_and_any_number_carries_on(once_trained_run
     ours, theirs = losses(disturbed, "lattice-ae"), losses(undisturbed, "lattice-ae")
     soon = [step for step in ours if step <= state["step"] + 30]
     assert_same_losses({step: theirs[step] for step in soon}, {step: ours[step] for step in soon})
-    assert_same_losses(theirs, ours, 0.05)  # sums in another order, amplified by hundreds of steps; batches differ by more
+    assert_same_losses(theirs, ours, 0.05)  # sums in another order, amplified by hundreds of steps
 
 
 def test_ranks_that_would_train_alone_are_refused(once_trained_run: Run, tmp_path: Path) -> None:
