@@ -178,7 +178,7 @@ def test_dead_rank_ends_all_and_is_named(once_trained_run: Run, tmp_path: Path, 
     code, out = finish(process, 60)
     assert time.monotonic() - began < 60
     assert code != 0
-    assert re.search(r"rank\s*:? 1\b|Process (name: )?1\b", out), out
+    assert re.search(r"rank\s*:? 1\b|Process name: 1\b", out), out
     assert not ranks_at_work(root)
     state = load_checkpoint(root / "round-000" / "train" / "lattice-ae" / "checkpoints")
     assert state is not None
@@ -207,7 +207,7 @@ def test_signal_to_one_rank_stops_all_and_any_number_carries_on(once_trained_run
     ours, theirs = losses(disturbed, "lattice-ae"), losses(undisturbed, "lattice-ae")
     soon = [step for step in ours if step <= state["step"] + 30]
     assert_same_losses({step: theirs[step] for step in soon}, {step: ours[step] for step in soon})
-    assert_same_losses(theirs, ours, 0.05)  # sums in another order, amplified by hundreds of steps
+    assert_same_losses(theirs, ours, 1e-3)  # sums in another order, amplified by hundreds of steps; the loss is about 1
 
 
 def test_ranks_that_would_train_alone_are_refused(once_trained_run: Run, tmp_path: Path) -> None:

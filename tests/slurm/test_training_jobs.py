@@ -146,7 +146,7 @@ def test_stopped_job_carries_on_with_another_number_of_ranks(
     assert cluster.finish(again) == "COMPLETED", log_of(run, again)
     ours, theirs = ([line["loss"] for line in losses(r, "lattice-ae")] for r in (run, undisturbed))
     assert ours[: stopped + 3] == pytest.approx(theirs[: stopped + 3], abs=1e-4)  # a line for every ten steps
-    assert ours == pytest.approx(theirs, abs=0.05)  # sums in another order, amplified by a hundred steps
+    assert ours == pytest.approx(theirs, abs=1e-3)  # sums in another order, amplified by a hundred steps
 
 
 def test_time_limit_ends_in_a_requeue_and_scancel_in_none(cluster: Cluster, voxelized: Run, tmp_path: Path) -> None:

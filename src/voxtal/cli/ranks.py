@@ -15,6 +15,9 @@ from voxtal.cli.common import run_command
 from voxtal.errors import EXIT_FAILED, EXIT_RESUMABLE, EXIT_USAGE, Interrupted, RankLost, UserError
 from voxtal.parallel.communicator import Ranks, end_with_launcher, launcher_rank, report_crash, tell
 
+_DEAD_RANK_SEEN_SECONDS = 3
+"""A launcher names the first rank that it sees end: the one that was lost, not the one that tells of it."""
+
 
 def enter(app: Callable[[], object]) -> NoReturn:
     """Run a program to its exit code, as one of the ranks that a launcher started or alone.
@@ -47,6 +50,7 @@ def together(communicator: Ranks) -> Iterator[None]:
         raise typer.Exit(_exit_code(error)) from None
     except RankLost as error:
         tell(f"voxtal: {error}")
+        time.sleep(_DEAD_RANK_SEEN_SECONDS)
         communicator.abort(EXIT_FAILED)
     except Exception:
         if communicator.size == 1:

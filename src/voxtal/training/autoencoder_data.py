@@ -18,10 +18,12 @@ from voxtal.models.atoms import atoms_loss, in_order
 from voxtal.parallel.data_parallel import Share
 from voxtal.training.device import Arithmetic
 from voxtal.training.losses import squared_error, weighted_cross_entropy
-from voxtal.training.other_cells import atoms_in_other_cells, other_cells
+from voxtal.training.other_cells import all_other_cells, atoms_in_other_cells, other_cells
 
 _SHIFT_ANGSTROM = 0.3
 """Standard deviation of the shift of a whole image in training."""
+_SMOOTH_ANGSTROM = 0.1
+"""Below it a cell's error counts squared. Half of it makes Adam so uneasy that the order of sums changes the losses."""
 OTHER_CELLS = 0.2
 """How many of the images are taken from another cell of the crystal: more cells are given back well, others as well."""
 
@@ -118,11 +120,13 @@ class Cells:
     other_cells: float = OTHER_CELLS
 
     def scale(self, network: Any, rows: np.ndarray) -> None:
-        network.set_scale(self.cells[rows].cpu())
+        cells = self.cells[rows]
+        network.set_scale((all_other_cells(cells) if self.other_cells else cells).cpu())
 
     def loss(self, network: Any, chosen: np.ndarray, share: Share, noise: float, rng: np.random.Generator) -> Tensor:
         cells = other_cells(self.cells[share.of(chosen)], self.other_cells, share)
-        return 6 * F.smooth_l1_loss(network.decode(_noisy(network.encode(cells), noise, share)), cells, beta=0.05)
+        found = network.decode(_noisy(network.encode(cells), noise, share))
+        return 6 * F.smooth_l1_loss(found, cells, beta=_SMOOTH_ANGSTROM)
 
 
 def _noisy(codes: Tensor, noise: float, share: Share) -> Tensor:
