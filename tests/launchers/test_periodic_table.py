@@ -97,6 +97,7 @@ def test_the_table_is_of_what_the_stages_wrote(trained_run: Run, project_root: P
     )
     assert re.search(r"^ +figure +published +to reach +trained +substitution$", answer.stdout, re.MULTILINE)
     assert re.search(r"^ +valid, of attempts +18% +>= 80% +\d+/24 = .*\] +\d/8 = ", answer.stdout, re.MULTILINE)
+    assert re.search(r"first 9,160 valid +not given +>= 95% +not measured +not measured$", answer.stdout, re.MULTILINE)
     assert re.search(r"strict, trained-on structures +87% +>= 99% +\d+/\d+ = ", answer.stdout)
     assert re.search(r"generate and decode .* 24 in \d+ s, ranks: 1; 50,000 at this rate: ", answer.stdout)
     assert re.search(r"training of sites-ae +200 steps, \d+ s, ranks: 1", answer.stdout)

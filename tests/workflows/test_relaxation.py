@@ -101,6 +101,17 @@ def test_every_calculation_has_its_folder(relaxed):
     assert not (path / "relax" / "too_close" / "relaxed.cif").exists()
 
 
+def test_the_folder_of_a_calculation_that_was_run_again_tells_of_the_new_attempt(tmp_path):
+    """After mending what made it fail, its folder would go on to show the old failure."""
+    path, folder = tmp_path / "ledger.sqlite", tmp_path / "relax"
+    told = []
+    for retry in (False, False, True):
+        relax_set(cu_au(), EMT_SPEC, SETTINGS, path, "candidate", backend=Local(1), folder=folder, retry=retry)
+        told.append([(folder / name / "result.json").stat().st_mtime_ns for name in ("too_close", "b2")])
+    assert told[0] == told[1] != told[2]
+    assert told[0][1] == told[2][1]
+
+
 def test_a_second_call_gives_the_same_set_from_the_ledger(relaxed):
     """A resumed run would relax everything again, or end with other labels."""
     path, labelled, _ = relaxed

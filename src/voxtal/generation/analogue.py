@@ -31,7 +31,7 @@ TEMPERATURE = 1.5
 """Of drawn elements: fewer attempts are the same."""
 PROPOSALS = 8
 """Draws of an attempt's elements. The first that fits is kept, or the likeliest: a draw in two fits badly."""
-FITTING = -2.0
+FITTING = -3.0
 """Elements fit whose log likelihood is no more than this below that of the old ones; of the likeliest, too many
 attempts would be the same."""
 BONDED = 0.68

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -84,7 +85,7 @@ class Setting:
 
 
 @dataclass(frozen=True)
-class BlockGenerator:
+class BlockGenerator(ABC):
     """A generator that always draws whole blocks of :data:`BATCH` attempts: each has the same company every time."""
 
     setting: Setting
@@ -98,9 +99,9 @@ class BlockGenerator:
         predictions = predicted(self.setting.constraints, graphs, self.setting.device)
         return Draw(codes.subset(places), {name: values[places] for name, values in predictions.items()})
 
+    @abstractmethod
     def block(self, attempts: np.ndarray) -> Codes:
         """Codes of all attempts of a block."""
-        raise NotImplementedError
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from voxtal.calculators.elements import REFERENCE_SETTINGS, element_structures, 
 from voxtal.calculators.registry import get_calculator
 from voxtal.errors import UserError
 from voxtal.ledger import Ledger
-from voxtal.runs import safe_name, write_json
+from voxtal.runs import read_json, safe_name, write_json
 from voxtal.structures.structure_set import (
     E_ABOVE_HULL,
     ENERGY_PER_ATOM,
@@ -205,8 +205,12 @@ def refuse_other_methods(structures: StructureSet, method: str) -> None:
 
 
 def write_calculation(folder: Path, row: Row, references: Mapping[str, float]) -> None:
-    """Write ``initial.cif``, ``relaxed.cif`` and ``result.json`` (last: a folder that has it is whole)."""
-    if (folder / "result.json").is_file():
+    """Write ``initial.cif``, ``relaxed.cif`` and ``result.json`` (last: a folder that has it is whole).
+
+    A folder that tells of this very attempt is left as it is.
+    """
+    written = read_json(folder / "result.json") if (folder / "result.json").is_file() else {}
+    if all(written.get(name) == row[name] for name in ("status", "attempts", "wall_seconds")):
         return
     folder.mkdir(parents=True, exist_ok=True)
     initial = structure_from_text(row["initial"])
