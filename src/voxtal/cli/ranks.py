@@ -25,6 +25,8 @@ def enter(app: Callable[[], object]) -> NoReturn:
     Wrong options are wrong on every rank: the others are silent, and leave rank 0 the time to speak.
     """
     end_with_launcher()
+    # before torch is loaded: threads that wait by spinning lose their core's time slice where another program runs
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     follows = launcher_rank() > 0
     if follows:  # a crash is written to the real stderr
         sys.stdout = sys.stderr = open(os.devnull, "w")  # noqa: SIM115

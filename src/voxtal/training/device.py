@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import platform
 import re
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -77,6 +77,18 @@ def one_thread() -> Iterator[None]:
             yield
     finally:
         torch.set_num_threads(before)
+
+
+@contextmanager
+def threads_for(modules: Iterable[nn.Module]) -> Iterator[None]:
+    """All threads for networks that convolve, one for others.
+
+    Steps of the others are so short that threads mostly wait for each other: a hundred times as long as they compute
+    where another program has one of the cores.
+    """
+    convolve = any(parameter.dim() > 3 for module in modules for parameter in module.parameters())
+    with nullcontext() if convolve else one_thread():
+        yield
 
 
 def _computes_bf16(device: torch.device) -> bool:

@@ -74,6 +74,22 @@ def train_model(
     Interrupted
         A stop signal came; the same call carries on.
     """
+    folder = paths.train(model)
+    parallel = parallel or DataParallel()
+    arithmetic = Arithmetic.of(run.config.train, parallel.local_rank)
+    fingerprint, make_task = prepared(run, paths, model, parallel, say)
+    if on_root(parallel, lambda: is_trained(folder, fingerprint)):
+        return False
+    task = make_task(arithmetic)
+    with progress(f"train {model}", task.steps) as advance:
+        train(task, folder, run.config.seed, fingerprint, run.config.train.checkpoint_every_steps, advance)
+    return True
+
+
+def prepared(
+    run: Run, paths: RoundPaths, model: str, parallel: DataParallel, say: Say = lambda _text: None
+) -> Prepared:
+    """Hash and maker of the task that :func:`train_model` trains; it raises the same."""
     own = own_element(model) is not None
     if model not in MODELS and property_of(model) is None and not own:
         raise UserError(f"There is no model {model!r} to train; models are {', '.join(MODELS)}.")
@@ -84,16 +100,7 @@ def train_model(
         "flow": _flow,
         "analogue": _analogue,
     }.get(model, _separated if own else partial(_constraint, say=say))
-    folder = paths.train(model)
-    parallel = parallel or DataParallel()
-    arithmetic = Arithmetic.of(run.config.train, parallel.local_rank)
-    fingerprint, make_task = prepare(run, paths, model, parallel)
-    if on_root(parallel, lambda: is_trained(folder, fingerprint)):
-        return False
-    task = make_task(arithmetic)
-    with progress(f"train {model}", task.steps) as advance:
-        train(task, folder, run.config.seed, fingerprint, run.config.train.checkpoint_every_steps, advance)
-    return True
+    return prepare(run, paths, model, parallel)
 
 
 def _autoencoder(run: Run, paths: RoundPaths, model: str, parallel: DataParallel) -> Prepared:

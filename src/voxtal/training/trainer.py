@@ -22,7 +22,7 @@ from voxtal.parallel.communicator import on_root
 from voxtal.parallel.data_parallel import DataParallel, Share
 from voxtal.runs import read_json, write_json
 from voxtal.training.checkpoint import load_checkpoint, save, save_checkpoint
-from voxtal.training.device import device_name
+from voxtal.training.device import device_name, threads_for
 from voxtal.training.metrics import Metrics
 
 LOG_EVERY_STEPS = 10
@@ -83,7 +83,8 @@ def train(
     parallel.prepare(task.modules.values(), task.optimizers.values())
     start, best, seconds = _resume(task, on_root(parallel, lambda: _checkpoint(folder, fingerprint)))
     progress(start, "")
-    with deferred_stop() as stop_signal, _metrics(task, folder, start, seconds) as metrics:
+    threads = threads_for(task.modules.values())
+    with threads, deferred_stop() as stop_signal, _metrics(task, folder, start, seconds) as metrics:
         for index in range(start, task.steps):
             losses = _seeded_step(task, index, seed)
             done = index + 1
