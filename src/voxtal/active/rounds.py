@@ -164,7 +164,7 @@ def screen(
 ) -> dict[str, Any]:
     """Judge models and attempts and choose what to label: ``candidates.csv``, ``selected.h5``, ``evaluation.json``.
 
-    Collective: the comparison of candidates is shared out to all ranks, rank 0 does the rest.
+    Collective: comparing candidates and drawing the best again is shared out to all ranks, rank 0 does the rest.
     """
     communicator = communicator or SerialCommunicator()
     known = on_root(communicator, lambda: _screened(paths))
@@ -175,7 +175,16 @@ def screen(
         communicator, lambda: (StructureSet.read(paths.candidates), StructureSet.read(paths.structures))
     )
     rows, passed = judge_candidates(candidates, structures, progress, communicator)
-    return on_root(communicator, lambda: _conclude_screen(run, paths, evaluation, candidates, rows, passed, progress))
+    best, score = on_root(communicator, lambda: _best(run, candidates, rows, passed, progress))
+    attempts = candidates.properties[ATTEMPT][best].astype(np.int64)
+    graphs = graphs_of_attempts(run, paths, attempts, progress, communicator)
+    features = graphs.reshape(len(graphs), graphs.shape[1] * graphs.shape[2])
+
+    def choose() -> dict[str, Any]:
+        chosen = best[select_candidates(score, features, run.config.screen.select, run.config.screen.diversity)]
+        return _conclude_screen(run, paths, evaluation, candidates, rows, chosen)
+
+    return on_root(communicator, choose)
 
 
 def _screened(paths: RoundPaths) -> dict[str, Any] | None:
@@ -189,16 +198,10 @@ def _screened(paths: RoundPaths) -> dict[str, Any] | None:
     return None
 
 
-def _conclude_screen(
-    run: Run,
-    paths: RoundPaths,
-    evaluation: dict[str, Any],
-    candidates: StructureSet,
-    rows: list[dict[str, Any]],
-    passed: np.ndarray,
-    progress: Progress,
-) -> dict[str, Any]:
-    """Choose among the candidates that ``passed``, and write everything."""
+def _best(
+    run: Run, candidates: StructureSet, rows: list[dict[str, Any]], passed: np.ndarray, progress: Progress
+) -> tuple[np.ndarray, np.ndarray]:
+    """Those that ``passed`` which are compared with each other, and their scores; says of the others why not."""
     config = run.config.screen
     with progress("check contacts", len(passed)) as advance:
         for i in passed.tolist():
@@ -209,9 +212,18 @@ def _conclude_screen(
     predictions = predictions_of(candidates.subset(passed), [objective.property for objective in objectives])
     score = scores(objectives, predictions)
     best = np.sort(np.argsort(score, kind="stable")[: max(MOST_COMPARED, config.select)])
-    graphs = graphs_of_attempts(run, paths, candidates.properties[ATTEMPT][passed[best]].astype(np.int64))
-    features = graphs.reshape(len(graphs), graphs.shape[1] * graphs.shape[2])
-    chosen = passed[best[select_candidates(score[best], features, config.select, config.diversity)]]
+    return passed[best], score[best]
+
+
+def _conclude_screen(
+    run: Run,
+    paths: RoundPaths,
+    evaluation: dict[str, Any],
+    candidates: StructureSet,
+    rows: list[dict[str, Any]],
+    chosen: np.ndarray,
+) -> dict[str, Any]:
+    """Write everything, with the candidates that were ``chosen``."""
     for i in chosen:
         rows[i]["outcome"] = "selected"
     evaluation |= {**funnel(rows), "candidates_sha256": sha256_of(paths.candidates)}

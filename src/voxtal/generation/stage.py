@@ -150,13 +150,29 @@ def _autoencoders(paths: RoundPaths, graphs: GraphSet) -> tuple[nn.Module, nn.Mo
     return lattice, sites, {number: restore(_load(paths, own_model(number))) for number in graphs.separated}
 
 
-def graphs_of_attempts(run: Run, paths: RoundPaths, attempts: np.ndarray) -> np.ndarray:
-    """The crystal graphs (n, side, side) of numbered attempts (n,; rising), made again from their seeds."""
-    generator, layout = open_generator(run, paths, Request()), GraphSet.read(paths.graphs, stop=0).layout
-    ends = np.flatnonzero(np.diff(attempts // BATCH)) + 1
-    with one_thread():
-        graphs = [graphs_of_codes(generator.draw(some).codes, layout) for some in np.split(attempts, ends) if len(some)]
-    return np.concatenate([np.zeros((0, layout.side, layout.side), dtype=np.float32), *graphs])
+def graphs_of_attempts(
+    run: Run,
+    paths: RoundPaths,
+    attempts: np.ndarray,
+    progress: Progress | None = None,
+    communicator: Communicator | None = None,
+) -> np.ndarray:
+    """The crystal graphs (n, side, side) of numbered attempts (n,), made again from their seeds; none but on rank 0.
+
+    Collective: every rank calls it. A generator draws whole blocks, so that few attempts of many blocks take as long as
+    all of these took.
+    """
+    communicator = communicator or SerialCommunicator()
+    layout = GraphSet.read(paths.graphs, stop=0).layout
+    parts = [part for part in np.split(attempts, np.flatnonzero(np.diff(attempts // BATCH)) + 1) if len(part)]
+    opened = cache(lambda: open_generator(run, paths, Request()))
+
+    def draw(k: int) -> np.ndarray:
+        return graphs_of_codes(opened().draw(parts[k]).codes, layout)
+
+    with shown(progress, "draw again", len(attempts), communicator) as advance, one_thread():
+        drawn = gathered(communicator, len(parts), draw, advancing(advance, map(len, parts)))
+    return np.concatenate([np.zeros((0, layout.side, layout.side), dtype=np.float32), *(drawn or [])])
 
 
 def predicted_column(name: str) -> str:
