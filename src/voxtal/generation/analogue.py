@@ -34,11 +34,16 @@ PROPOSALS = 8
 FITTING = -3.0
 """Elements fit whose log likelihood is no more than this below that of the old ones; of the likeliest, too many
 attempts would be the same."""
+GROWTH = (-0.15, 0.25)
+"""And whose crystal is not much smaller or larger (logarithm of the ratio of volumes): elements of other sizes want other
+coordinations (benchmarks/analogue_fit.py)."""
 BONDED = 0.68
 """Elements with atoms closer than this, in cube roots of the volume of an atom, are groups such as phosphate: no other
 elements fit there, so that they stay."""
 GIVEN_BACK_ANGSTROM = 0.2
 """Crystals whose sites the autoencoder moves further are left out, but for the better half where it is a poor one."""
+_OTHER_SIZE = 10.0
+"""Taken from the log likelihood where the size is another."""
 _WORSE = 1e4
 """Taken from the log likelihood of a known composition: any other is better."""
 
@@ -141,8 +146,8 @@ class AnalogueGenerator(BlockGenerator):
             numbers, *parts = (torch.from_numpy(part).to(chance.device) for part in self.known.batch(rows[places], k))
             arrangement = Arrangement(*parts)
             other = self._fitting(numbers, arrangement, chance[places])
-            volumes = [self.network.log_volume(some, arrangement) for some in (other, numbers)]
-            new[places, :k], counts[places, :k], growth[places] = other, arrangement.counts, volumes[0] - volumes[1]
+            new[places, :k], counts[places, :k] = other, arrangement.counts
+            growth[places] = self._growth(other, numbers, arrangement)
         return self._encoded(rows, new, counts, (growth / 3).exp())
 
     def _fitting(self, numbers: Tensor, arrangement: Arrangement, chance: Tensor) -> Tensor:
@@ -159,13 +164,20 @@ class AnalogueGenerator(BlockGenerator):
         avoided = old * 0 if self.anew else old
         draws = chance[:, 1 + k : 1 + 3 * k]
         new = draw_elements(self.network, old, avoided, kept, each, self.allowed, draws, TEMPERATURE)
-        gain = pseudo_log_likelihood(self.network, new, each).view(-1, proposals)
-        gain = gain - pseudo_log_likelihood(self.network, numbers, arrangement)[:, None]
+        before = pseudo_log_likelihood(self.network, numbers, arrangement).repeat_interleave(proposals)
+        gain = pseudo_log_likelihood(self.network, new, each) - before
+        growth = self._growth(new, old, each)
+        gain = gain - _OTHER_SIZE * ((growth < GROWTH[0]) | (growth > GROWTH[1]))
         if not self.anew:
-            gain = gain - _WORSE * self._is_known(new, counts).view_as(gain)
+            gain = gain - _WORSE * self._is_known(new, counts)
+        gain = gain.view(-1, proposals)
         fits = gain >= FITTING
         picked = torch.where(fits.any(1), fits.int().argmax(1), gain.argmax(1))
         return new.view(-1, proposals, k)[torch.arange(len(numbers), device=picked.device), picked]
+
+    def _growth(self, new: Tensor, old: Tensor, arrangement: Arrangement) -> Tensor:
+        """Logarithm (batch,) of the new volume over the old one."""
+        return self.network.log_volume(new, arrangement) - self.network.log_volume(old, arrangement)
 
     def _is_known(self, numbers: Tensor, counts: Tensor) -> Tensor:
         """(batch,) whether there is a known crystal of the same composition."""
