@@ -35,8 +35,8 @@ FITTING = -3.0
 """Elements fit whose log likelihood is no more than this below that of the old ones; of the likeliest, too many
 attempts would be the same."""
 GROWTH = (-0.15, 0.25)
-"""And whose crystal is not much smaller or larger (logarithm of the ratio of volumes): elements of other sizes want other
-coordinations (benchmarks/analogue_fit.py)."""
+"""And whose crystal is not much smaller or larger (logarithm of the ratio of volumes): elements of another size want
+another coordination (benchmarks/analogue_fit.py)."""
 BONDED = 0.68
 """Elements with atoms closer than this, in cube roots of the volume of an atom, are groups such as phosphate: no other
 elements fit there, so that they stay."""
@@ -46,6 +46,29 @@ _OTHER_SIZE = 10.0
 """Taken from the log likelihood where the size is another."""
 _WORSE = 1e4
 """Taken from the log likelihood of a known composition: any other is better."""
+
+
+@dataclass(frozen=True)
+class Exchange:
+    """Known crystals, and what takes the place of their elements.
+
+    Attributes
+    ----------
+    rows
+        (n,) which of the known crystals.
+    numbers, counts
+        (n, tokens) the new elements, 0 where there are no more, and how many atoms of each.
+    gain
+        (n,) log likelihood of the new elements less that of the old ones.
+    growth
+        (n,) logarithm of the new volume over the old one.
+    """
+
+    rows: np.ndarray
+    numbers: Tensor
+    counts: Tensor
+    gain: Tensor
+    growth: Tensor
 
 
 @dataclass(frozen=True)
@@ -131,27 +154,30 @@ class AnalogueGenerator(BlockGenerator):
         """Whether all elements are drawn anew, the old ones among them; else one at least is exchanged for another."""
         return bool(self.setting.request.system)
 
-    @torch.no_grad()
     def block(self, attempts: np.ndarray) -> Codes:
         """Codes of all attempts of a block."""
+        return self._encoded(self.exchange(attempts))
+
+    @torch.no_grad()
+    def exchange(self, attempts: np.ndarray) -> Exchange:
+        """The known crystals of all attempts of a block, and what takes the place of their elements."""
         rows = evenly_drawn_rows(self.likely, self.prototypes, attempts, self.setting.seed)
         streams = [np.random.default_rng([self.setting.seed, 6, attempt]) for attempt in attempts.tolist()]
         chances = np.stack([rng.random((PROPOSALS, 1 + 3 * MAX_ELEMENTS), dtype=np.float32) for rng in streams])
         chance = torch.from_numpy(chances).to(self.setting.device)
         sizes = self.known.sizes[rows]
         counts, new = (torch.zeros(len(rows), sizes.max(), dtype=torch.int64, device=chance.device) for _ in range(2))
-        growth = torch.zeros(len(rows), device=chance.device)
+        gain, growth = (torch.zeros(len(rows), device=chance.device) for _ in range(2))
         for k in np.unique(sizes).tolist():  # padded to the largest, small ones would take far longer
             places = np.flatnonzero(sizes == k)
             numbers, *parts = (torch.from_numpy(part).to(chance.device) for part in self.known.batch(rows[places], k))
             arrangement = Arrangement(*parts)
-            other = self._fitting(numbers, arrangement, chance[places])
-            new[places, :k], counts[places, :k] = other, arrangement.counts
-            growth[places] = self._growth(other, numbers, arrangement)
-        return self._encoded(rows, new, counts, (growth / 3).exp())
+            new[places, :k], gain[places], growth[places] = self._fitting(numbers, arrangement, chance[places])
+            counts[places, :k] = arrangement.counts
+        return Exchange(rows, new, counts, gain, growth)
 
-    def _fitting(self, numbers: Tensor, arrangement: Arrangement, chance: Tensor) -> Tensor:
-        """New elements (batch, tokens): the first that fit, of an unknown composition, else the likeliest of all.
+    def _fitting(self, numbers: Tensor, arrangement: Arrangement, chance: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """New elements (batch, tokens), their gain and growth: the first that fit and are new, else the best.
 
         ``chance`` (batch, proposals, 1 + 3 x most tokens) in [0, 1) decides.
         """
@@ -166,18 +192,15 @@ class AnalogueGenerator(BlockGenerator):
         new = draw_elements(self.network, old, avoided, kept, each, self.allowed, draws, TEMPERATURE)
         before = pseudo_log_likelihood(self.network, numbers, arrangement).repeat_interleave(proposals)
         gain = pseudo_log_likelihood(self.network, new, each) - before
-        growth = self._growth(new, old, each)
-        gain = gain - _OTHER_SIZE * ((growth < GROWTH[0]) | (growth > GROWTH[1]))
+        growth = self.network.log_volume(new, each) - self.network.log_volume(old, each)
+        merit = gain - _OTHER_SIZE * ((growth < GROWTH[0]) | (growth > GROWTH[1]))
         if not self.anew:
-            gain = gain - _WORSE * self._is_known(new, counts)
-        gain = gain.view(-1, proposals)
-        fits = gain >= FITTING
-        picked = torch.where(fits.any(1), fits.int().argmax(1), gain.argmax(1))
-        return new.view(-1, proposals, k)[torch.arange(len(numbers), device=picked.device), picked]
-
-    def _growth(self, new: Tensor, old: Tensor, arrangement: Arrangement) -> Tensor:
-        """Logarithm (batch,) of the new volume over the old one."""
-        return self.network.log_volume(new, arrangement) - self.network.log_volume(old, arrangement)
+            merit = merit - _WORSE * self._is_known(new, counts)
+        fits = (merit >= FITTING).view(-1, proposals)
+        best = merit.view(-1, proposals).argmax(1)
+        picked = torch.where(fits.any(1), fits.int().argmax(1), best)
+        place = torch.arange(len(numbers), device=picked.device) * proposals + picked
+        return new[place], gain[place], growth[place]
 
     def _is_known(self, numbers: Tensor, counts: Tensor) -> Tensor:
         """(batch,) whether there is a known crystal of the same composition."""
@@ -195,17 +218,19 @@ class AnalogueGenerator(BlockGenerator):
         exchanged = 1 + (chance * free.sum(1)).long()
         return there & self.allowed[numbers] & ~(free & (random_rank(order, free) < exchanged[:, None]))
 
-    def _encoded(self, rows: np.ndarray, numbers: Tensor, counts: Tensor, scale: Tensor) -> Codes:
-        """Codes of known crystals with new elements (batch, tokens), ``scale`` (batch,) times as long."""
-        owner, token = (numbers > 0).nonzero(as_tuple=True)
-        positions = torch.from_numpy(self.known.atoms_of(rows, self.sites.atoms)).to(numbers.device)
-        there, elements = counts[owner, token], numbers[owner, token]
+    @torch.no_grad()
+    def _encoded(self, made: Exchange) -> Codes:
+        """Codes of known crystals with new elements, and of the size that these want."""
+        scale = (made.growth / 3).exp()
+        owner, token = (made.numbers > 0).nonzero(as_tuple=True)
+        positions = torch.from_numpy(self.known.atoms_of(made.rows, self.sites.atoms)).to(scale.device)
+        there, elements = made.counts[owner, token], made.numbers[owner, token]
         ordered = in_order(positions * scale[owner, None, None], there)
         sites = ordered.new_empty(len(elements), self.setting.layout.sites_latent)
         for number, places in by_network(elements.cpu().numpy(), self.own):
             network = self.own.get(number, self.sites)
             sites[places] = network.encode(ordered[places], there[places], elements[places])
-        cells = torch.from_numpy(self.known.cells[rows]).to(numbers.device) * scale[:, None, None]
+        cells = torch.from_numpy(self.known.cells[made.rows]).to(scale.device) * scale[:, None, None]
         lattice = self.lattice.encode(cells)
         return codes_of_tokens(*(part.cpu().numpy() for part in (lattice, owner, elements, sites)))
 
