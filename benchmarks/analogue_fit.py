@@ -36,7 +36,7 @@ SETTINGS = RelaxSettings(max_steps=60, fmax_ev_per_angstrom=0.05)
 WAYS: dict[str, dict[str, Any]] = {
     "the first proposal": {"PROPOSALS": 1},
     "by likelihood": {"GROWTH": (-np.inf, np.inf)},
-    "by likelihood and size (kept)": {},
+    "by likelihood and size (kept)": {"GROWTH": analogue.GROWTH},
 }
 """Name -> constants of the generator that are other ones."""
 
