@@ -82,6 +82,7 @@ TINY: dict[str, Any] = {
         "ccdcgan": {"width": 32, "noise": 8, "steps": 200, "batch_size": 16, "learning_rate": 1e-3},
         "flow": {"width": 24, "layers": 2, "steps": 100, "batch_size": 16, "learning_rate": 2e-3},
         "analogue": {"width": 24, "layers": 2, "steps": 100, "batch_size": 16, "learning_rate": 2e-3},
+        "cgcnn": {"width": 16, "layers": 2, "steps": 60, "batch_size": 16, "learning_rate": 2e-3},
     },
     "generate": {"n": 24},
     "screen": {"select": 4, "min_contact": 0.5},

@@ -159,6 +159,15 @@ class LayeredConfig(GeneratorConfig):
     layers: int = Field(ge=1)
 
 
+class CGCNNConfig(ModelConfig):
+    """Property networks (reference: ICSG3D, section Crystal-Property Prediction)."""
+
+    layers: int = Field(ge=1)
+    """Graph convolutions."""
+    log10: tuple[str, ...] = ("bulk_modulus", "shear_modulus", "dielectric_constant")
+    """Properties that are learned as their decimal logarithm; values that have none are left out."""
+
+
 class TrainConfig(_Section):
     precision: Literal["auto", "float32", "bf16"]
     """Of convolutions; ``auto``: bf16 where the device has instructions for it, else float32. A processor without them
@@ -180,6 +189,7 @@ class TrainConfig(_Section):
     ccdcgan: GANConfig
     flow: LayeredConfig
     analogue: LayeredConfig
+    cgcnn: CGCNNConfig
 
 
 class GenerateConfig(_Section):

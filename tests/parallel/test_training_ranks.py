@@ -69,7 +69,7 @@ def finish(process: subprocess.Popen[str], seconds: float = 120) -> tuple[int, s
 def untrained(run: Run, root: Path, steps: int = STEPS) -> Path:
     """A run directory with ``run``'s voxels, two objectives, and nothing trained."""
     tree = copy.deepcopy(run.config.model_dump(exclude_none=True))
-    for model in ("lattice_ae", "sites_ae", "constraint", *GENERATORS):
+    for model in ("lattice_ae", "sites_ae", "constraint", "cgcnn", *GENERATORS):
         tree["train"][model]["steps"] = steps
     wishes = [{"property": "formation_energy", "goal": "low"}, {"property": "band_gap", "range": [1.0, 2.0]}]
     tree["train"]["ccdcgan"]["objectives"] = wishes
@@ -118,7 +118,7 @@ def test_losses_are_those_of_one_process(
     program = [sys.executable, str(Path(__file__).with_name("train_all.py")), str(root)]
     code, out = finish(start(command(launcher, ranks, program)))
     assert code == 0, out
-    for model in (*MODELS, "constraint-band_gap"):
+    for model in (*MODELS, "constraint-band_gap", "cgcnn-band_gap"):
         alone = losses(one_process, model)
         assert len(alone) == STEPS
         assert_same_losses(alone, losses(root, model))
@@ -134,7 +134,7 @@ def test_published_generator_has_the_losses_of_one_process(once_trained_run: Run
         program = [sys.executable, str(Path(__file__).with_name("train_all.py")), str(root)]
         code, out = finish(start(program if ranks == 1 else command(TORCHRUN, ranks, program)), 300)
         assert code == 0, out
-    for model in (*MODELS, "constraint-band_gap"):
+    for model in (*MODELS, "constraint-band_gap", "cgcnn-band_gap"):
         assert_same_losses(losses(roots[1], model), losses(roots[2], model))
 
 

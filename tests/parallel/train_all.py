@@ -21,7 +21,8 @@ def _train_all(root: Path) -> None:
     def encode() -> None:
         encode_graphs(run, run.round(0))
 
-    for model in ("lattice-ae", "sites-ae", "constraint", "constraint-band_gap", *GENERATORS):
+    cgcnns = ("cgcnn", "cgcnn-band_gap")
+    for model in ("lattice-ae", "sites-ae", "constraint", "constraint-band_gap", *GENERATORS, *cgcnns):
         if model == "constraint":
             on_root(ranks, encode)
         train_model(run, run.round(0), model, lambda _what, _total: nullcontext(lambda *_: None), ranks)

@@ -24,7 +24,7 @@ from voxtal.structures.structure_set import FORMATION_ENERGY, SPLIT, StructureSe
 from voxtal.training.constraint_task import ConstraintTask
 from voxtal.training.device import Arithmetic
 from voxtal.training.gan_task import GANTask
-from voxtal.training.objectives import constraint_of, labels, load_constraints, property_of, scores, untrained
+from voxtal.training.objectives import cgcnn_of, constraint_of, labels, load_constraints, property_of, scores, untrained
 from voxtal.training.stages import train_model
 
 CPU = Arithmetic(torch.device("cpu"), "float32")
@@ -39,6 +39,12 @@ def test_each_property_has_a_constraint_of_its_own() -> None:
     for name in (FORMATION_ENERGY, GAP, "a-b c"):
         assert property_of(constraint_of(name)) == name
     assert [property_of(model) for model in ("ccdcgan", "lattice-ae", "constraint-", "constraints")] == [None] * 4
+    assert (cgcnn_of(FORMATION_ENERGY), property_of("cgcnn", "cgcnn")) == ("cgcnn", FORMATION_ENERGY)
+    assert (cgcnn_of(GAP), property_of("cgcnn-band_gap", "cgcnn"), property_of("cgcnn-band_gap")) == (
+        "cgcnn-band_gap",
+        GAP,
+        None,
+    )
 
 
 def two_structures(copper_gold: list[Any], **columns: list[float]) -> StructureSet:

@@ -20,7 +20,8 @@ def train(
     model: Annotated[
         str,
         typer.Argument(
-            help="lattice-ae, sites-ae, constraint, ccdcgan or flow; all: each that a round needs, in turn. "
+            help="lattice-ae, sites-ae, constraint, ccdcgan, flow, analogue or cgcnn; all: each that a round needs, "
+            "in turn. "
             "With train.separated_steps: sites-ae-Co, one element's, or sites-ae-separated, those of all elements."
         ),
     ],
@@ -29,8 +30,8 @@ def train(
         typer.Option(
             "--property",
             metavar="NAME",
-            help="Of constraint: any numeric column of the structures, such as band_gap. "
-            "If not given, the formation energy and every property of the generator's objectives.",
+            help="Of constraint and cgcnn: any numeric column of the structures, such as band_gap. "
+            "If not given, the formation energy, and of constraint every property of the generator's objectives.",
         ),
     ] = None,
     run: RunOption = Path("."),
@@ -41,9 +42,11 @@ def train(
         typer.Option(help="none, ddp (torch.distributed), horovod, or auto: what the launcher was made for."),
     ] = "auto",
 ) -> None:
-    """Train one model on a round's voxels (autoencoders) or crystal graphs (constraint, ccdcgan, flow).
+    """Train one model on a round's voxels (autoencoders), crystal graphs (constraint, ccdcgan, flow) or structures.
 
     A constraint predicts one property; those of a generator's objectives that are not there are trained first.
+    So does a cgcnn, from structures alone; that of the formation energy, which the others start from, is trained first
+    where it is not there.
 
     Alone, or on many ranks under srun, torchrun, mpirun or horovodrun: the batch is shared among them, and the losses
     are those of one process. Resumes from its newest checkpoint, on any number of ranks; Ctrl-C, SIGTERM and SIGUSR1
@@ -57,6 +60,8 @@ def train(
 
     Example: voxtal train constraint --property band_gap --run runs/co-hf
 
+    Example: voxtal train cgcnn --property bulk_modulus --run runs/co-hf
+
     Example: srun --ntasks-per-node=4 --gpus-per-node=4 voxtal train ccdcgan --run runs/co-hf
     """
     opened = open_run(run, set_)
@@ -66,7 +71,7 @@ def train(
     from voxtal.runs import append_manifest, exclusive
     from voxtal.structures.structure_set import StructureSet
     from voxtal.training.encode import encode_graphs
-    from voxtal.training.objectives import labels, property_of
+    from voxtal.training.objectives import PROPERTY_NETWORK, labels, property_of
     from voxtal.training.separated import SEPARATED, own_element
     from voxtal.training.stages import GENERATORS, MODELS, train_model
 
@@ -76,7 +81,8 @@ def train(
 
         def begin(name: str, held: ExitStack) -> bool:
             """False where it is one of all elements' and another process is at work on it."""
-            predicts = property_of(name)
+            constrains = property_of(name)
+            predicts = constrains or property_of(name, PROPERTY_NETWORK)
             if predicts is not None:
                 labels(StructureSet.read(paths.structures), predicts, paths.structures)
             known = name in MODELS or predicts or own_element(name)
@@ -86,7 +92,7 @@ def train(
                 if model != SEPARATED:
                     raise
                 return False
-            if predicts is not None or name in GENERATORS:
+            if constrains is not None or name in GENERATORS:
                 encode_graphs(opened, paths, progress)
             return True
 
@@ -108,14 +114,16 @@ def train(
 
 def _models(model: str, property_: str | None, run: Run, paths: RoundPaths) -> list[str]:
     """What is to be trained, in order."""
-    from voxtal.training.objectives import constraint_of, properties_of, untrained
+    from voxtal.training.objectives import PROPERTY_NETWORK, constraint_of, properties_of, untrained
     from voxtal.training.separated import NOT_SEPARATED, SEPARATED, own_elements, own_model
     from voxtal.training.stages import GENERATORS, models_of
 
     config = run.config
     if property_ is not None:
+        if model == PROPERTY_NETWORK:
+            return _cgcnns(property_, paths)
         if model != "constraint":
-            raise UserError(f"--property {property_} belongs to `voxtal train constraint`, not to {model}.")
+            raise UserError(f"--property {property_} belongs to `voxtal train constraint` or cgcnn, not to {model}.")
         return [constraint_of(property_)]
     if model == "all":
         return models_of(run, paths)
@@ -129,3 +137,16 @@ def _models(model: str, property_: str | None, run: Run, paths: RoundPaths) -> l
         asked = (objective.property for objective in getattr(config.train, model).objectives)
         return [*(constraint_of(name) for name in untrained(paths, asked)), model]
     return [model]
+
+
+def _cgcnns(property_: str, paths: RoundPaths) -> list[str]:
+    """A property's network, after the one that it starts from where that is not there."""
+    from voxtal.structures.structure_set import StructureSet
+    from voxtal.training.cgcnn_task import starts_from_energies
+    from voxtal.training.objectives import PROPERTY_NETWORK, cgcnn_of, labels
+    from voxtal.training.trainer import is_whole
+
+    structures = StructureSet.read(paths.structures)
+    labels(structures, property_, paths.structures)  # before hours of training, not after
+    needed = starts_from_energies(property_, structures) and not is_whole(paths.train(PROPERTY_NETWORK))
+    return [*([PROPERTY_NETWORK] if needed else []), cgcnn_of(property_)]

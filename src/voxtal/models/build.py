@@ -12,6 +12,7 @@ from voxtal.models.autoencoder import (
     paper_lattice_autoencoder,
     paper_sites_autoencoder,
 )
+from voxtal.models.cgcnn import laptop_cgcnn, paper_cgcnn
 from voxtal.models.constraint import paper_constraint, token_constraint
 from voxtal.models.crystal_flow import CrystalFlow
 from voxtal.models.elements import ElementNetwork
@@ -32,6 +33,8 @@ ARCHITECTURES: dict[str, Any] = {
     "laptop-discriminator": DenseDiscriminator,
     "flow-generator": CrystalFlow,
     "analogue-elements": ElementNetwork,
+    "paper-cgcnn": paper_cgcnn,
+    "laptop-cgcnn": laptop_cgcnn,
 }
 """``preset-role``, or ``kind-role`` for those that both presets may use -> what builds the network."""
 

@@ -19,6 +19,7 @@ from voxtal.training.losses import objective_term
 from voxtal.training.trainer import is_whole
 
 _CONSTRAINT = "constraint"
+PROPERTY_NETWORK = "cgcnn"
 
 
 def properties_of(config: GeneratorConfig) -> tuple[str, ...]:
@@ -28,15 +29,24 @@ def properties_of(config: GeneratorConfig) -> tuple[str, ...]:
 
 def constraint_of(property_: str) -> str:
     """Name of a property's constraint among the models: ``constraint`` for the formation energy, as published."""
-    return _CONSTRAINT if property_ == FORMATION_ENERGY else f"{_CONSTRAINT}-{property_}"
+    return _predictor_of(property_, _CONSTRAINT)
 
 
-def property_of(model: str) -> str | None:
-    """The property that a model of this name predicts; None where it is no constraint."""
-    if model == _CONSTRAINT:
+def cgcnn_of(property_: str) -> str:
+    """Name of a property's CGCNN among the models: ``cgcnn`` for the formation energy, which the others start from."""
+    return _predictor_of(property_, PROPERTY_NETWORK)
+
+
+def _predictor_of(property_: str, kind: str) -> str:
+    return kind if property_ == FORMATION_ENERGY else f"{kind}-{property_}"
+
+
+def property_of(model: str, kind: str = _CONSTRAINT) -> str | None:
+    """The property that a model of this name predicts; None where it is no constraint, or none of another ``kind``."""
+    if model == kind:
         return FORMATION_ENERGY
     prefix, _, property_ = model.partition("-")
-    return property_ if prefix == _CONSTRAINT and property_ else None
+    return property_ if prefix == kind and property_ else None
 
 
 def labels(structures: StructureSet, property_: str, where: object) -> np.ndarray:
@@ -48,18 +58,23 @@ def labels(structures: StructureSet, property_: str, where: object) -> np.ndarra
         ``where``, the file of the structures, has no such column, or no value in it.
     """
     column = structures.properties.get(property_)
-    if column is not None and np.isfinite(column).any():
+    if column is not None and has_labels(structures, property_):
         return column
     if property_ == FORMATION_ENERGY:
-        raise UserError(f"{where} has no formation energies to train a constraint on; label it with `voxtal relax`.")
+        raise UserError(f"{where} has no formation energies to train on; label it with `voxtal relax`.")
     if column is not None:
-        raise UserError(f"{where} has no finite value of {property_} to train a constraint on.")
+        raise UserError(f"{where} has no finite value of {property_} to train on.")
     known = sorted(structures.properties)
     near = difflib.get_close_matches(property_, known, n=1, cutoff=0.5)
     hint = f" Did you mean {near[0]!r}?" if near else ""
     raise UserError(
         f"{where} has no numeric column {property_!r}.{hint} Its numeric columns: {', '.join(known) or 'none'}."
     )
+
+
+def has_labels(structures: StructureSet, property_: str) -> bool:
+    """Whether a structure has a finite value of the property."""
+    return property_ in structures.properties and bool(np.isfinite(structures.properties[property_]).any())
 
 
 def load_constraints(paths: RoundPaths, properties: Iterable[str]) -> dict[str, Constraint]:
@@ -76,10 +91,10 @@ def load_constraints(paths: RoundPaths, properties: Iterable[str]) -> dict[str, 
     }
 
 
-def training_command(property_: str) -> str:
-    """What trains a property's constraint."""
+def training_command(property_: str, kind: str = _CONSTRAINT) -> str:
+    """What trains a property's constraint, or its CGCNN."""
     option = "" if property_ == FORMATION_ENERGY else f" --property {property_}"
-    return f"voxtal train {_CONSTRAINT}{option}"
+    return f"voxtal train {kind}{option}"
 
 
 def untrained(paths: RoundPaths, properties: Iterable[str]) -> list[str]:

@@ -15,6 +15,8 @@ from voxtal.config import GENERATORS, AutoencoderConfig, Config, LayeredConfig
 from voxtal.data.dataset import VoxelDataset
 from voxtal.data.graphs import GraphSet
 from voxtal.errors import UserError
+from voxtal.models.atom_graphs import atom_graphs
+from voxtal.models.cgcnn import BEYOND
 from voxtal.parallel.communicator import on_root
 from voxtal.parallel.data_parallel import DataParallel
 from voxtal.runs import RoundPaths, Run, sha256_of
@@ -24,13 +26,21 @@ from voxtal.training.analogue_data import Arrangements
 from voxtal.training.analogue_task import AnalogueTask
 from voxtal.training.autoencoder_data import data_of
 from voxtal.training.autoencoder_task import AutoencoderTask
+from voxtal.training.cgcnn_task import CGCNNTask, learned_values, starts_from_energies
 from voxtal.training.checkpoint import load
 from voxtal.training.constraint_task import ConstraintTask
 from voxtal.training.device import Arithmetic
 from voxtal.training.flow_data import TokenData
 from voxtal.training.flow_task import FlowTask
 from voxtal.training.gan_task import GANTask
-from voxtal.training.objectives import constraint_of, labels, load_constraints, properties_of, property_of
+from voxtal.training.objectives import (
+    PROPERTY_NETWORK,
+    constraint_of,
+    labels,
+    load_constraints,
+    properties_of,
+    property_of,
+)
 from voxtal.training.separated import (
     COMBINED,
     NOT_SEPARATED,
@@ -41,8 +51,9 @@ from voxtal.training.separated import (
 )
 from voxtal.training.trainer import Task, is_trained, is_whole, train
 
-MODELS = ("lattice-ae", "sites-ae", "constraint", *GENERATORS)
-"""``constraint`` is that of the formation energy; those of other properties are called ``constraint-NAME``."""
+MODELS = ("lattice-ae", "sites-ae", "constraint", *GENERATORS, PROPERTY_NETWORK)
+"""``constraint`` and ``cgcnn`` are those of the formation energy; those of other properties are called
+``constraint-NAME`` and ``cgcnn-NAME``."""
 
 Progress = Callable[[str, int], AbstractContextManager[Callable[..., None]]]
 Say = Callable[[str], None]
@@ -91,7 +102,8 @@ def prepared(
 ) -> Prepared:
     """Hash and maker of the task that :func:`train_model` trains; it raises the same."""
     own = own_element(model) is not None
-    if model not in MODELS and property_of(model) is None and not own:
+    graph_network = property_of(model, PROPERTY_NETWORK) is not None
+    if model not in MODELS and property_of(model) is None and not graph_network and not own:
         raise UserError(f"There is no model {model!r} to train; models are {', '.join(MODELS)}.")
     prepare = {
         "lattice-ae": _autoencoder,
@@ -99,7 +111,7 @@ def prepared(
         "ccdcgan": _gan,
         "flow": _flow,
         "analogue": _analogue,
-    }.get(model, _separated if own else partial(_constraint, say=say))
+    }.get(model, _separated if own else partial(_cgcnn if graph_network else _constraint, say=say))
     return prepare(run, paths, model, parallel)
 
 
@@ -267,6 +279,47 @@ def _analogue(run: Run, paths: RoundPaths, model: str, parallel: DataParallel) -
 
     inputs = [run.config.voxels.model_dump_json(), sha256_of(paths.structures)]
     return _fingerprint(run, _learned(config), *properties, *inputs), make
+
+
+def _cgcnn(run: Run, paths: RoundPaths, model: str, parallel: DataParallel, say: Say) -> Prepared:
+    structures, config = StructureSet.read(paths.structures), run.config.train.cgcnn
+    name, rows = property_of(model, PROPERTY_NETWORK) or "", np.arange(len(structures))
+    targets = learned_values(labels(structures, name, paths.structures), name in config.log10)
+    known, trained_on = np.isfinite(targets), training_rows(structures, rows)
+    _require(
+        (trained_on & known).sum(),
+        f"{paths.structures}: no structure that may be trained on has a finite {name}"
+        + (", of which the logarithm is learned (train.cgcnn.log10)." if name in config.log10 else "."),
+    )
+    energies = paths.train(PROPERTY_NETWORK)
+    transferred = starts_from_energies(name, structures)
+    inputs = [sha256_of(paths.structures)]
+    if transferred:
+        _require(
+            is_whole(energies),
+            f"{model} starts from {PROPERTY_NETWORK}; train that to its end with `voxtal train {PROPERTY_NETWORK}`.",
+        )
+        inputs.append(sha256_of(energies / "best.pt"))
+
+    def make(arithmetic: Arithmetic) -> Task:
+        if parallel.rank == 0 and (without := (trained_on & ~known).sum()):
+            say(f"{model}: {without} of {trained_on.sum()} structures have no finite {name} and are left out")
+        validation = in_split(structures, rows, VALIDATION) & known
+        read = np.flatnonzero(trained_on & known | validation)
+        return CGCNNTask(
+            run.config.preset,
+            config,
+            atom_graphs(structures.subset(read), BEYOND[f"{run.config.preset}-cgcnn"], arithmetic.device),
+            targets[read],
+            np.flatnonzero(validation[read]),
+            arithmetic,
+            parallel,
+            run.config.seed,
+            {"property": name, "log10": name in config.log10},
+            load(energies / "best.pt", f"voxtal train {PROPERTY_NETWORK}") if transferred else None,
+        )
+
+    return _fingerprint(run, config, *inputs), make
 
 
 def _learned(config: LayeredConfig) -> LayeredConfig:
