@@ -76,6 +76,29 @@ def test_properties_of_the_objectives_are_trained(trained_run: Run) -> None:
     assert "constraint-band_gap is trained already" in answer.output
 
 
+def test_cgcnn_of_a_property_comes_after_that_of_the_formation_energy(trained_run: Run) -> None:
+    """``train cgcnn --property`` trains what it starts from where that is not there, and never encodes; a typo costs no
+    training of anything."""
+    paths = trained_run.round(0)
+    structures = StructureSet.read(paths.structures)
+    structures.with_columns(properties={"band_gap": [float(i % 3) for i in range(len(structures))]}).write(
+        paths.structures
+    )
+    for folder in (paths.root / "train", paths.graphs.parent, paths.voxels):
+        shutil.rmtree(folder)
+    answer = voxtal(trained_run, "train", "cgcnn", "--property", "band_gab")
+    assert isinstance(answer.exception, UserError)
+    assert "Did you mean 'band_gap'?" in str(answer.exception)
+    assert not (paths.root / "train").exists()
+    answer = voxtal(trained_run, "train", "cgcnn", "--property", "band_gap")
+    assert answer.exit_code == 0, answer.exception
+    assert [line for line in answer.output.splitlines() if line.startswith("Trained")] == [
+        f"Trained {model}: {paths.train(model) / 'best.pt'}" for model in ("cgcnn", "cgcnn-band_gap")
+    ]
+    answer = voxtal(trained_run, "train", "cgcnn", "--property", "formation_energy")
+    assert "cgcnn is trained already" in answer.output
+
+
 def test_encode_says_what_it_made(trained_run: Run) -> None:
     """The number of graphs and their size."""
     trained_run.round(0).graphs.unlink()
@@ -95,6 +118,7 @@ def test_encode_says_what_it_made(trained_run: Run) -> None:
         (["train", "sites-ae-separated"], "train.separated_steps is 0"),
         (["train", "sites-ae-Qq"], "no model 'sites-ae-Qq' to train"),
         (["train", "sites-ae", "--property", "band_gap"], "--property band_gap belongs to `voxtal train constraint`"),
+        (["train", "cgcnn-band_gap"], "no numeric column 'band_gap'"),
     ],
 )
 def test_wrong_use(arguments: list[str], message: str, trained_run: Run) -> None:
