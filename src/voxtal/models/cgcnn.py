@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from voxtal.models.atom_graphs import AtomGraph, AtomGraphs
+from voxtal.models.scaling import Scaled
 from voxtal.models.tokens import ElementEmbedding
 from voxtal.representations.neighbours import NEAREST
 from voxtal.units import ATOMIC_NUMBERS
@@ -28,7 +29,7 @@ _HIDDEN = 128
 """Width of the first of the two published dense layers."""
 
 
-class CGCNN(nn.Module):
+class CGCNN(Scaled):
     """A network with a linear output, in units of the training targets' mean and standard deviation.
 
     A second output, where there is one, is the logit of the property not being zero: where most crystals are metals,
@@ -42,19 +43,9 @@ class CGCNN(nn.Module):
         Maps a graph and those features to (batch, 1) or (batch, 2).
     """
 
-    mean: Tensor
-    scale: Tensor
-
     def __init__(self, body: nn.Module, head: nn.Module) -> None:
         super().__init__()
         self.body, self.head = body, head
-        self.register_buffer("mean", torch.zeros(()))
-        self.register_buffer("scale", torch.ones(()))
-
-    def set_scale(self, targets: Tensor) -> None:
-        """Take mean and standard deviation from training targets (n,)."""
-        self.mean.copy_(targets.mean())
-        self.scale.copy_(targets.std().clamp_min(1e-3) if len(targets) > 1 else torch.ones(()))
 
     def outputs(self, graph: AtomGraph) -> Tensor:
         """Standardised property and logit of its not being zero, (batch, 1 or 2)."""

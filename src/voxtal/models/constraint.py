@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from voxtal.models.gan import published_convolutions
+from voxtal.models.scaling import Scaled
 from voxtal.models.tokens import GraphTokens, TokenNetwork
 
 _LAYERS = 3
@@ -20,7 +21,7 @@ _LEAK = 0.1
 told the way out."""
 
 
-class Constraint(nn.Module):
+class Constraint(Scaled):
     """A network with a linear output, in units of the training targets' mean and standard deviation.
 
     A second output, where there is one, is the logit of the property not being zero: most crystals are metals, and a
@@ -32,19 +33,9 @@ class Constraint(nn.Module):
         Maps graphs (batch, 1, side, side) to (batch, 1) or (batch, 2).
     """
 
-    mean: Tensor
-    scale: Tensor
-
     def __init__(self, layers: nn.Module) -> None:
         super().__init__()
         self.layers = layers
-        self.register_buffer("mean", torch.zeros(()))
-        self.register_buffer("scale", torch.ones(()))
-
-    def set_scale(self, targets: Tensor) -> None:
-        """Take mean and standard deviation from training targets (n,)."""
-        self.mean.copy_(targets.mean())
-        self.scale.copy_(targets.std().clamp_min(1e-3) if len(targets) > 1 else torch.ones(()))
 
     def outputs(self, graphs: Tensor) -> Tensor:
         """Standardised property and logit of its not being zero, (batch, 1 or 2), of graphs (batch, side, side)."""

@@ -5,7 +5,7 @@ Not to be confused with a crystal graph, which is CCDCGAN's latent image of a st
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -55,7 +55,6 @@ def neighbours(
     nearest: int = NEAREST,
     beyond: float = 1.0,
     limit: float = LIMIT,
-    advance: Callable[[int], None] = lambda _n: None,
 ) -> Neighbours:
     """The ``nearest`` neighbours of every atom, periodic images included, within ``limit`` (angstrom).
 
@@ -72,14 +71,11 @@ def neighbours(
         An atom with fewer within ``limit`` has those that there are.
     beyond
         1: exactly the ``nearest``, as published; of equally far ones the lighter, then the first listed.
-    advance
-        Told the number of structures done.
     """
     blocks = []
     for first in range(0, len(structures), _BLOCK):
         rows = range(first, min(first + _BLOCK, len(structures)))
         blocks.append(_of_block(structures, rows, nearest, beyond, limit))
-        advance(len(rows))
     counts, atoms, distances, weights = (np.concatenate(parts) for parts in zip(*blocks, strict=True))
     return Neighbours(structures.offsets, offsets_of(counts), atoms, distances, weights)
 
