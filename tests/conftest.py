@@ -78,6 +78,8 @@ TINY: dict[str, Any] = {
         "checkpoint_every_steps": 20,
         "lattice_ae": {"width": 16, "latent": 8, "steps": 200, "batch_size": 16, "learning_rate": 4e-3},
         "sites_ae": {"width": 32, "latent": 16, "steps": 200, "batch_size": 16, "learning_rate": 4e-3},
+        "unet": {"width": 4, "levels": 2, "steps": 20, "batch_size": 8, "learning_rate": 3e-3},
+        "vae": {"width": 4, "latent": 16, "steps": 20, "batch_size": 8, "learning_rate": 3e-3},
         "constraint": {"width": 8, "steps": 60, "batch_size": 16, "learning_rate": 1e-3},
         "ccdcgan": {"width": 32, "noise": 8, "steps": 200, "batch_size": 16, "learning_rate": 1e-3},
         "flow": {"width": 24, "layers": 2, "steps": 100, "batch_size": 16, "learning_rate": 2e-3},

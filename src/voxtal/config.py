@@ -13,8 +13,10 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, get_args
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, Field, ValidationError, model_validator
 
+from voxtal.config_base import ModelConfig, Section, one_or_more
+from voxtal.config_icsg3d import DensityConfig, UNetConfig, VAEConfig
 from voxtal.errors import UserError
 from voxtal.presets import PRESETS
 
@@ -22,27 +24,27 @@ CONFIG_NAME = "voxtal.toml"
 
 Generator = Literal["ccdcgan", "flow", "analogue"]
 GENERATORS: tuple[str, ...] = get_args(Generator)
+Representation = Literal["sites", "density"]
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-def _one_or_more(value: Any) -> Any:
-    return (value,) if isinstance(value, str) else value
-
-
-class StructuresConfig(_Section):
+class StructuresConfig(Section):
     """Where round 0's structures come from, and which of them are kept."""
 
-    source: Annotated[tuple[str, ...], BeforeValidator(_one_or_more)] = Field(default=("hypothetical",), min_length=1)
+    source: Annotated[tuple[str, ...], BeforeValidator(one_or_more)] = Field(default=("hypothetical",), min_length=1)
     """``hypothetical`` (prototypes filled with the system's elements), or what ``voxtal import`` takes: a path or a
     list of paths. The first structure of each id counts."""
-    unlabelled_source: Annotated[tuple[str, ...], BeforeValidator(_one_or_more)] = ()
+    unlabelled_source: Annotated[tuple[str, ...], BeforeValidator(one_or_more)] = ()
     """More of them, whose labels cannot be compared with those of ``source`` and are left out."""
     max_atoms: int = Field(default=20, ge=1, le=118)
+    """In the ``cell``."""
     max_length_angstrom: float = Field(default=10.0, gt=0)
     exclude_noble_gases: bool = False
+    classes: Annotated[tuple[Literal["AB", "ABX3", "Heusler"], ...], BeforeValidator(one_or_more)] = ()
+    """ICSG3D's classes of crystals, those alone: binaries AB, perovskites ABX3, Heuslers ABX2. None: every formula."""
+    only_cubic: bool = True
+    """Of ``classes`` cubic crystals alone, as published."""
+    cell: Literal["primitive", "conventional"] = "primitive"
+    """Which cell of a crystal is kept. ICSG3D's are conventional ones of up to 40 atoms."""
     labels: Literal["calculator", "source"] = "calculator"
     """``calculator``: each structure is relaxed for a few steps and labelled by ``relax.calculator``. ``source``: as it
     is in the source, with the formation energy and every other number there."""
@@ -68,7 +70,7 @@ class StructuresConfig(_Section):
         return self
 
 
-class VoxelsConfig(_Section):
+class VoxelsConfig(Section):
     """Grids of the sites and lattice voxels (reference: CCDCGAN, section Representation)."""
 
     sites_grid: int = Field(ge=8, le=256)
@@ -84,27 +86,6 @@ class VoxelsConfig(_Section):
     structures_per_shard: int = Field(default=512, ge=1)
 
 
-class DensityConfig(_Section):
-    """Grid of the density, species and coordinate maps (reference: ICSG3D, section Methods)."""
-
-    grid: int = Field(default=32, ge=8, le=128)
-    margin: float = Field(default=0.25, ge=0, le=1)
-    """Share of an edge by which the box extends the cell on every side (the paper's epsilon)."""
-    geometry: Literal["true", "orthogonal"]
-    """``orthogonal``: cells as if their angles were 90 degrees, as published. ``true``: distances in the cell."""
-    structures_per_shard: int = Field(default=256, ge=1)
-
-
-class ModelConfig(_Section):
-    """Size and optimisation of one network."""
-
-    width: int = Field(ge=1)
-    """Channels of the first (widest-resolution) convolution."""
-    steps: int = Field(ge=1)
-    batch_size: int = Field(ge=1)
-    learning_rate: float = Field(gt=0)
-
-
 class AutoencoderConfig(ModelConfig):
     latent: int = Field(ge=1)
     network: Literal["voxels", "atoms"]
@@ -112,7 +93,7 @@ class AutoencoderConfig(ModelConfig):
     element, which the network knows, or the cell."""
 
 
-class ObjectiveConfig(_Section):
+class ObjectiveConfig(Section):
     """What is asked of one property: a term ``weight * exp(s)`` of the generator's loss (eq. 2; docs/objectives.md)."""
 
     property: str = Field(pattern=r"^[^/]+$")
@@ -168,7 +149,7 @@ class CGCNNConfig(ModelConfig):
     """Properties that are learned as their decimal logarithm; values that have none are left out."""
 
 
-class TrainConfig(_Section):
+class TrainConfig(Section):
     precision: Literal["auto", "float32", "bf16"]
     """Of convolutions; ``auto``: bf16 where the device has instructions for it, else float32. A processor without them
     takes 50 times as long for bf16."""
@@ -185,6 +166,8 @@ class TrainConfig(_Section):
     separated_steps: int = Field(default=0, ge=0)
     """Steps of each element's own sites autoencoder, which starts from the one of all elements (the paper's
     "separated"); 0: that one is all there is ("combined")."""
+    unet: UNetConfig
+    vae: VAEConfig
     constraint: ModelConfig
     ccdcgan: GANConfig
     flow: LayeredConfig
@@ -192,7 +175,7 @@ class TrainConfig(_Section):
     cgcnn: CGCNNConfig
 
 
-class GenerateConfig(_Section):
+class GenerateConfig(Section):
     n: int = Field(default=500, ge=1)
     """Attempts per round."""
     generator: Generator
@@ -202,7 +185,7 @@ class GenerateConfig(_Section):
     """Of ``flow``, from noise to codes."""
 
 
-class ScreenConfig(_Section):
+class ScreenConfig(Section):
     select: int = Field(default=20, ge=1)
     """Candidates handed to the calculator per round."""
     min_contact: float = Field(default=0.7, ge=0, le=1)
@@ -211,7 +194,7 @@ class ScreenConfig(_Section):
     """0: select by the objectives' predictions alone; 1: by distance in latent space alone."""
 
 
-class RelaxConfig(_Section):
+class RelaxConfig(Section):
     calculator: str = "chgnet"
     options: dict[str, Any] = {}
     """The calculator's own options; it checks them."""
@@ -237,7 +220,7 @@ class RelaxConfig(_Section):
     """Share of a round's candidates that have to end before the round closes; the others are left out of it."""
 
 
-class HullConfig(_Section):
+class HullConfig(Section):
     """Which phases the candidates compete with besides the run's own."""
 
     competing: tuple[str, ...] = ()
@@ -246,13 +229,18 @@ class HullConfig(_Section):
     """Fingerprint of the method of entries that do not tell it themselves."""
 
 
-class Config(_Section):
+class Config(Section):
     """All of ``voxtal.toml``."""
 
     preset: Literal["laptop", "paper"] = "laptop"
     system: str | None = None
     """Chemical system that is generated, such as ``Co-Hf``; none means every element in the data."""
     seed: int = 0
+    representation: Annotated[tuple[Representation, ...], BeforeValidator(one_or_more)] = Field(
+        default=("sites",), min_length=1
+    )
+    """What structures are voxelized into: ``sites`` (and lattice) voxels for CCDCGAN, ``density`` (and species) maps
+    for ICSG3D, or a list of both."""
     structures: StructuresConfig = StructuresConfig()
     voxels: VoxelsConfig
     density: DensityConfig

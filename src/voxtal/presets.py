@@ -41,6 +41,16 @@ PRESETS: dict[str, dict[str, Any]] = {
                 "batch_size": 32,
                 "learning_rate": 1e-4,
             },
+            "unet": {"width": 32, "levels": 4, "steps": 0, "batch_size": 10, "learning_rate": 3e-6},
+            "vae": {
+                "width": 16,
+                "latent": 256,
+                "alpha": 1.0,
+                "beta": 5e-4,
+                "steps": 0,
+                "batch_size": 20,
+                "learning_rate": 1e-4,
+            },
             "constraint": {"width": 8, "steps": 40_000, "batch_size": 128, "learning_rate": 2e-4},
             "ccdcgan": {
                 "width": 128,
@@ -81,6 +91,16 @@ PRESETS: dict[str, dict[str, Any]] = {
                 "steps": 4000,
                 "batch_size": 128,
                 "learning_rate": 3e-3,
+            },
+            "unet": {"width": 8, "levels": 3, "steps": 1000, "batch_size": 8, "learning_rate": 3e-3},
+            "vae": {
+                "width": 16,
+                "latent": 256,
+                "alpha": 0.1,
+                "beta": 1e-5,
+                "steps": 2000,
+                "batch_size": 16,
+                "learning_rate": 1e-3,
             },
             "constraint": {"width": 128, "steps": 1500, "batch_size": 64, "learning_rate": 1e-3},
             "ccdcgan": {

@@ -65,3 +65,18 @@ def test_the_other_representation_is_refused(structure_file, folder, tmp_path):
         VoxelDataset(folder)
     with pytest.raises(UserError, match="its format is voxtal-density-shard-1 there"):
         voxelize(structure_file, folder, build_config({}).voxels, SerialCommunicator())
+
+
+def test_species_counts(folder):
+    """Class weights would be those of other voxels."""
+    dataset = DensityDataset(folder)
+    rows = [30, 2, 17]
+    expected = np.bincount(dataset.maps(rows).species.ravel(), minlength=119)
+    assert np.array_equal(dataset.species_counts(rows), expected)
+    assert expected[27] + expected[72] > 0
+
+
+def test_missing_maps_name_the_command(tmp_path):
+    """The other representation's voxels may be there: which command makes these?"""
+    with pytest.raises(UserError, match=r"No density maps in .* run voxelize --representation density"):
+        DensityDataset(tmp_path)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from voxtal.errors import UserError
 from voxtal.parallel.data_parallel import DataParallel, Launch, data_parallel, launch_of
-from voxtal.parallel.layers import _GlobalBatchNorm2d, globalize
+from voxtal.parallel.layers import _GlobalBatchNorm, globalize
 from voxtal.parallel.torch_distributed import rendezvous_of_step
 
 
@@ -71,10 +71,12 @@ def test_dropout_is_that_of_the_whole_batch() -> None:
     assert 0.5 < float((whole > 0).float().mean()) < 0.9
 
 
-def test_batch_norm_is_torchs() -> None:
-    """Values, gradients or running statistics of the published generator would depend on the number of ranks."""
-    x = torch.randn(6, 4, 5, 5)
-    ours, theirs = _GlobalBatchNorm2d(4), torch.nn.BatchNorm2d(4)
+@pytest.mark.parametrize("dimensions", [2, 3])
+def test_batch_norm_is_torchs(dimensions: int) -> None:
+    """Values, gradients or running statistics of published networks would depend on the number of ranks."""
+    x = torch.randn(6, 4, *[5] * dimensions)
+    ours = _GlobalBatchNorm(4)
+    theirs: torch.nn.Module = {2: torch.nn.BatchNorm2d, 3: torch.nn.BatchNorm3d}[dimensions](4)
     ours.parallel = DataParallel()
     ours.parallel.split(6)
     for layer in (ours, theirs):

@@ -23,7 +23,7 @@ from voxtal.structures.structure_set import E_ABOVE_HULL, FORMATION_ENERGY, METH
 
 B2 = Structure(Lattice.cubic(3.16), ["Co", "Hf"], [[0, 0, 0], [0.5, 0.5, 0.5]])
 CIF = str(CifWriter(B2))
-AS_GIVEN = Selection(primitive=False, max_atoms=None, max_length=None)
+AS_GIVEN = Selection("given", max_atoms=None, max_length=None)
 
 
 def write_table(path: Path, rows: list[dict[str, Any]]) -> Path:

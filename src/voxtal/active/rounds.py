@@ -20,7 +20,8 @@ import numpy as np
 from voxtal.active.acquisition import select_candidates
 from voxtal.active.bootstrap import bootstrap, relax_settings, withheld_path
 from voxtal.calculators.registry import configured
-from voxtal.data.dataset import VoxelDataset
+from voxtal.data.dataset import DATASETS
+from voxtal.data.schema import INDEX_NAME, Settings
 from voxtal.errors import UserError
 from voxtal.generation.stage import ATTEMPT, generate, graphs_of_attempts, predictions_of
 from voxtal.ledger import Ledger
@@ -132,19 +133,26 @@ def _structures(run: Run, paths: RoundPaths, progress: Progress, say: Say) -> No
 
 
 def _voxelize(run: Run, paths: RoundPaths, say: Say) -> None:
+    """Sites voxels, which a round is trained on, and the density maps that the configuration may name besides."""
+    _voxelized(run, paths, "sites", paths.voxels, run.config.voxels, say)
+    if "density" in run.config.representation:
+        _voxelized(run, paths, "density", paths.density, run.config.density, say)
+
+
+def _voxelized(run: Run, paths: RoundPaths, kind: str, folder: Path, settings: Settings, say: Say) -> None:
     """Under mpirun with one rank per core where there is an mpirun, else in this process alone."""
-    if (paths.voxels / "index.h5").is_file():
-        VoxelDataset(paths.voxels, run.config.voxels)
+    if (folder / INDEX_NAME).is_file():
+        DATASETS[kind](folder, settings)
         return
-    command = [str(Path(sys.executable).with_name("voxelize")), str(paths.structures), "-o", str(paths.voxels)]
-    command += ["--run", str(run.root)]
-    for key, value in run.config.voxels.model_dump().items():
-        command += ["--set", f"voxels.{key}={value}"]
+    command = [str(Path(sys.executable).with_name("voxelize")), str(paths.structures), "-o", str(folder)]
+    command += ["--run", str(run.root), "--representation", kind]
+    for key, value in settings.model_dump(exclude_none=True).items():
+        command += ["--set", f"{'voxels' if kind == 'sites' else kind}.{key}={value}"]
     if mpirun() is None or "SLURM_STEP_ID" in os.environ or "OMPI_COMM_WORLD_RANK" in os.environ:
         from voxtal.data.voxelize import voxelize
 
         say("no mpirun here: voxelizing on one rank")
-        voxelize(paths.structures, paths.voxels, run.config.voxels, SerialCommunicator())
+        voxelize(paths.structures, folder, settings, SerialCommunicator())
     else:
         run_ranks(command, available_cores())
 

@@ -13,6 +13,7 @@ import numpy as np
 from voxtal.errors import UserError
 from voxtal.runs import RoundPaths, Run, sha256_of
 from voxtal.structures.matching import STRICT, Matcher, find_known
+from voxtal.structures.rows import Dropped
 from voxtal.structures.structure_set import FORMATION_ENERGY, METHOD, SOURCE, StructureSet
 
 _FEWEST_PAIRS = 3
@@ -39,7 +40,8 @@ def source_structures(run: Run, paths: RoundPaths, say: Callable[[str], None]) -
 
         if run.config.system is None:
             raise UserError('structures.source = "hypothetical" needs a system, for example system = "Co-Hf".')
-        given = hypothetical_structures(run.config.system, settings.max_atoms, settings.max_length_angstrom).structures
+        made = hypothetical_structures(run.config.system, settings.max_atoms, settings.max_length_angstrom).structures
+        given = _selected(made, run, path.with_suffix(".dropped.csv"), say)
     else:
         given = within_system(_imported(run, path.with_suffix(".dropped.csv"), say), run.config.system)
     if len(given) == 0:
@@ -47,6 +49,27 @@ def source_structures(run: Run, paths: RoundPaths, say: Callable[[str], None]) -
         raise UserError(f"structures.source = {names} gives no structures of {run.config.system or 'any system'}.")
     given.write(path)
     return given
+
+
+def _selected(made: StructureSet, run: Run, dropped_path: Path, say: Callable[[str], None]) -> StructureSet:
+    """What ``structures.classes`` and ``structures.cell`` keep of structures that no file holds."""
+    from voxtal.structures.filters import Selection
+    from voxtal.structures.importers import select, write_dropped
+
+    selection = Selection.of(run.config.structures)
+    if not selection.classes and selection.cell == "primitive":
+        return made  # as they are made
+    result = select(made, selection)
+    write_dropped(dropped_path, result.dropped)
+    say(_account(len(made), result.dropped, len(result.structures)))
+    return result.structures
+
+
+def _account(read: int, dropped: Iterable[Dropped], kept: int) -> str:
+    reasons = Counter(row.reason for row in dropped).most_common()
+    return (
+        f"structures.source: {', '.join([f'{read} read', *(f'{n} dropped: {why}' for why, n in reasons)])}, {kept} kept"
+    )
 
 
 def within_system(structures: StructureSet, system: str | None) -> StructureSet:
@@ -64,14 +87,9 @@ def _imported(run: Run, dropped_path: Path, say: Callable[[str], None]) -> Struc
     """What ``structures.source`` and ``structures.unlabelled_source`` hold and the selection keeps."""
     from voxtal.structures.filters import Selection
     from voxtal.structures.importers import import_structures, write_dropped
-    from voxtal.structures.rows import Dropped
 
     settings = run.config.structures
-    selection = Selection(
-        max_atoms=settings.max_atoms,
-        max_length=settings.max_length_angstrom,
-        exclude_noble_gases=settings.exclude_noble_gases,
-    )
+    selection = Selection.of(settings)
     sources, unlabelled = (
         [run.root / name for name in names] for names in (settings.source, settings.unlabelled_source)
     )
@@ -91,11 +109,7 @@ def _imported(run: Run, dropped_path: Path, say: Callable[[str], None]) -> Struc
         seen.update(part.ids.tolist())
         parts.append(part)
     write_dropped(dropped_path, dropped)
-    kept = sum(map(len, parts))
-    reasons = Counter(row.reason for row in dropped).most_common()
-    say(
-        f"structures.source: {', '.join([f'{read} read', *(f'{n} dropped: {why}' for why, n in reasons)])}, {kept} kept"
-    )
+    say(_account(read, dropped, sum(map(len, parts))))
     labelled = parts[: len(sources)]
     if settings.labels == "source":
         refuse_unlike_labels(list(zip(sources, labelled, strict=True)))

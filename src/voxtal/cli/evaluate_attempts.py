@@ -173,7 +173,7 @@ def _read_set(path: Path, failures: bool) -> StructureSet:
     if path.suffix == ".h5":
         found = StructureSet.read(path)
     else:
-        imported = import_structures([path], selection=Selection(primitive=False, max_atoms=None, max_length=None))
+        imported = import_structures([path], selection=Selection("given", max_atoms=None, max_length=None))
         found = imported.structures
         if failures and imported.dropped:
             ids = [f"{row.id} (row {k} of those dropped)" for k, row in enumerate(imported.dropped)]

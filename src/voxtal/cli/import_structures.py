@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -65,8 +66,9 @@ def import_structures(
     from voxtal.structures.importers import require_kept, write_dropped
 
     limits = structures_config(run, set_)
-    selection = Selection(
-        primitive=not no_primitive,
+    selection = replace(
+        Selection.of(limits),
+        cell="given" if no_primitive else limits.cell,
         max_atoms=None if no_filter else max_atoms or limits.max_atoms,
         max_length=None if no_filter else limits.max_length_angstrom if max_length is None else max_length,
         exclude_noble_gases=exclude_noble_gases or limits.exclude_noble_gases,

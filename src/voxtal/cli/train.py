@@ -21,7 +21,7 @@ def train(
         str,
         typer.Argument(
             help="lattice-ae, sites-ae, constraint, ccdcgan, flow, analogue or cgcnn; all: each that a round needs, "
-            "in turn. "
+            "in turn. Of density maps: unet, then vae. "
             "With train.separated_steps: sites-ae-Co, one element's, or sites-ae-separated, those of all elements."
         ),
     ],
@@ -73,7 +73,7 @@ def train(
     from voxtal.training.encode import encode_graphs
     from voxtal.training.objectives import PROPERTY_NETWORK, labels, property_of
     from voxtal.training.separated import SEPARATED, own_element
-    from voxtal.training.stages import GENERATORS, MODELS, train_model
+    from voxtal.training.stages import DENSITY_MODELS, GENERATORS, MODELS, train_model
 
     ranks = data_parallel(parallel, opened.config.train.gradient_compression)
     with together(ranks):
@@ -85,7 +85,7 @@ def train(
             predicts = constrains or property_of(name, PROPERTY_NETWORK)
             if predicts is not None:
                 labels(StructureSet.read(paths.structures), predicts, paths.structures)
-            known = name in MODELS or predicts or own_element(name)
+            known = name in (*MODELS, *DENSITY_MODELS) or predicts or own_element(name)
             try:
                 held.enter_context(exclusive(paths.train(name) if known else paths.root, f"voxtal train {name}"))
             except InUse:

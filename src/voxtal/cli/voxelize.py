@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -25,6 +26,11 @@ class Representation(StrEnum):
     SITES = "sites"
     DENSITY = "density"
 
+    @property
+    def folder(self) -> str:
+        """Name of the folder beside the structures."""
+        return "voxels" if self is Representation.SITES else "density"
+
 
 def voxelize(
     source: Annotated[
@@ -42,9 +48,14 @@ def voxelize(
     run: RunOption = Path("."),
     set_: SetOption = None,
     representation: Annotated[
-        Representation,
-        typer.Option("--representation", help="sites: sites and lattice voxels; density: density and species maps."),
-    ] = Representation.SITES,
+        Representation | None,
+        typer.Option(
+            "--representation",
+            help="sites: sites and lattice voxels; density: density and species maps. "
+            "If not given, what the configuration's representation names.",
+            show_default=False,
+        ),
+    ] = None,
     force: Annotated[
         bool, typer.Option("--force", help="Replace voxels made from other structures or settings.")
     ] = False,
@@ -67,15 +78,18 @@ def voxelize(
 
     communicator = world()
     with together(communicator):
-        plan = on_root(communicator, lambda: _plan(source, output, run, set_ or [], representation))
-        if verify:
-            damaged = damaged_files(plan.folder, plan.settings, communicator)
-            on_root(communicator, lambda: _tell_damage(plan, damaged))
-            if damaged:
-                raise typer.Exit(EXIT_FAILED)
-        else:
-            counts = voxelize_set(plan.structures, plan.folder, plan.settings, communicator, progress, force)
-            on_root(communicator, lambda: _conclude(plan, counts, communicator.size))
+        plans = on_root(communicator, lambda: _plans(source, output, run, set_ or [], representation))
+        intact = True
+        for plan in plans:
+            if verify:
+                damaged = damaged_files(plan.folder, plan.settings, communicator)
+                on_root(communicator, partial(_tell_damage, plan, damaged))
+                intact = intact and not damaged
+            else:
+                counts = voxelize_set(plan.structures, plan.folder, plan.settings, communicator, progress, force)
+                on_root(communicator, partial(_conclude, plan, counts, communicator.size))
+        if not intact:
+            raise typer.Exit(EXIT_FAILED)
 
 
 def main() -> None:
@@ -97,31 +111,38 @@ class _Plan:
     run: Run | None
 
 
-def _plan(
-    source: Path | None, output: Path | None, run: Path, overrides: list[str], representation: Representation
-) -> _Plan:
+def _plans(
+    source: Path | None, output: Path | None, run: Path, overrides: list[str], asked: Representation | None
+) -> list[_Plan]:
+    """One for each representation."""
     from voxtal.config import CONFIG_NAME, build_config, load_config
     from voxtal.runs import Run
 
-    density = representation is Representation.DENSITY
-
-    def settings(config: Config) -> Settings:
-        return config.density if density else config.voxels
-
     if source is not None and not source.exists():
         raise UserError(f"There is no {source}; give a {CONFIG_NAME}, a structure set or a run directory.")
+    opened = None
     if source is not None and source.is_file() and source.suffix != ".toml":
         here = run / CONFIG_NAME
         config = load_config(here, overrides) if here.is_file() else build_config({}, overrides)
-        folder = output or source.parent / ("density" if density else "voxels")
-        return _Plan(source, folder, settings(config), None)
-    if source is not None and source.is_file():
-        opened = Run(source.parent, load_config(source, overrides))
+        structures = source
     else:
-        opened = open_run(source or run, overrides)
-    paths = opened.latest_round()
-    folder = output or (paths.density if density else paths.voxels)
-    return _Plan(paths.structures, folder, settings(opened.config), opened)
+        if source is not None and source.is_file():
+            opened = Run(source.parent, load_config(source, overrides))
+        else:
+            opened = open_run(source or run, overrides)
+        config, structures = opened.config, opened.latest_round().structures
+    wanted = [asked] if asked else [Representation(name) for name in dict.fromkeys(config.representation)]
+    if output is not None and len(wanted) > 1:
+        raise UserError(f"{output} cannot hold both representations; name one of them with --representation.")
+    return [
+        _Plan(structures, output or structures.parent / kind.folder, settings_of(config, kind), opened)
+        for kind in wanted
+    ]
+
+
+def settings_of(config: Config, representation: Representation) -> Settings:
+    """The section of the configuration that a representation is made with."""
+    return config.density if representation is Representation.DENSITY else config.voxels
 
 
 def _tell_damage(plan: _Plan, damaged: dict[str, str]) -> None:

@@ -17,6 +17,7 @@ from voxtal.data.schema import INDEX_NAME, UNREADABLE, Settings, decode_text, se
 from voxtal.data.shards import MappedShard
 from voxtal.errors import UserError
 from voxtal.representations.density import DensityGrid
+from voxtal.representations.ionic_radii import MAX_NUMBER
 from voxtal.representations.rotations import IDENTITY, Rotation
 
 Rows = Sequence[int] | np.ndarray
@@ -71,11 +72,13 @@ class PublishedSet:
 
     layout: Layout
     settings_type: type[Any]
+    holds = "voxels"
+    made_by = "voxelize"
 
     def __init__(self, folder: Path, settings: Settings | None = None) -> None:
         path = folder / INDEX_NAME
         if not path.is_file():
-            raise UserError(f"No voxels in {folder} ({INDEX_NAME} is missing); run voxelize, to its end.")
+            raise UserError(f"No {self.holds} in {folder} ({INDEX_NAME} is missing); run {self.made_by}, to its end.")
         self.folder = folder
         try:
             with h5py.File(path, "r") as file:
@@ -234,6 +237,27 @@ class DensityDataset(PublishedSet):
 
     layout = DENSITY
     settings_type = DensityConfig
+    holds = "density maps"
+    made_by = "voxelize --representation density"
+
+    def species_counts(self, structure_rows: Rows) -> np.ndarray:
+        """Voxels of each atomic number (119,) int64 in the species maps at ``structure_rows``; first the empty ones."""
+        counts = np.zeros(MAX_NUMBER + 1, dtype=np.int64)
+        for shard, i in self._located(structure_rows, self._first_structure):
+            (numbers,) = shard.of("species", i, "numbers")
+            counts += np.bincount(numbers, minlength=len(counts))
+        counts[0] = len(structure_rows) * self.settings.grid**3 - counts[1:].sum()
+        return counts
+
+    def cells(self, structure_rows: Rows) -> np.ndarray:
+        """Cells (n, 3, 3; rows, angstrom) that the maps at ``structure_rows`` were made with."""
+        found = [shard["cells"][i] for shard, i in self._located(structure_rows, self._first_structure)]
+        return np.asarray(found, dtype=np.float32).reshape(-1, 3, 3)
+
+    def atom_counts(self, structure_rows: Rows) -> np.ndarray:
+        """(n,) atoms that the maps at ``structure_rows`` show."""
+        located = self._located(structure_rows, self._first_structure)
+        return np.array([len(shard.of("atoms", i, "numbers")[0]) for shard, i in located], dtype=np.int64)
 
     def maps(self, structure_rows: Rows, rotations: Sequence[Rotation] | None = None) -> DensityBatch:
         """The maps of the structures at ``structure_rows``, in that order, each turned by its rotation."""
@@ -255,3 +279,7 @@ class DensityDataset(PublishedSet):
                 along = corners[::-1] if axis in turn.flips else corners
                 lines[k, axis] = along[:, None] * shard["cells"][i, turn.axes[axis]]
         return DensityBatch(density, species, lines)
+
+
+DATASETS: dict[str, type[PublishedSet]] = {"sites": VoxelDataset, "density": DensityDataset}
+"""By the name of the representation."""

@@ -17,6 +17,8 @@ from voxtal.models.constraint import paper_constraint, token_constraint
 from voxtal.models.crystal_flow import CrystalFlow
 from voxtal.models.elements import ElementNetwork
 from voxtal.models.gan import DenseDiscriminator, DenseGenerator, PaperDiscriminator, PaperGenerator
+from voxtal.models.unet import laptop_unet, paper_unet
+from voxtal.models.vae import IonsVAE, PaperVAE
 
 ARCHITECTURES: dict[str, Any] = {
     "paper-lattice-ae": paper_lattice_autoencoder,
@@ -31,6 +33,10 @@ ARCHITECTURES: dict[str, Any] = {
     "laptop-generator": DenseGenerator,
     "paper-discriminator": PaperDiscriminator,
     "laptop-discriminator": DenseDiscriminator,
+    "paper-unet": paper_unet,
+    "laptop-unet": laptop_unet,
+    "paper-vae": PaperVAE,
+    "laptop-vae": IonsVAE,
     "flow-generator": CrystalFlow,
     "analogue-elements": ElementNetwork,
     "paper-cgcnn": paper_cgcnn,

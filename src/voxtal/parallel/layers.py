@@ -16,8 +16,8 @@ def globalize(module: nn.Module, parallel: DataParallel) -> None:
     for name, child in module.named_children():
         if isinstance(child, nn.Dropout):
             setattr(module, name, _GlobalDropout(child.p, parallel))
-        elif isinstance(child, nn.BatchNorm2d) and parallel.size > 1:
-            synchronized = _GlobalBatchNorm2d(child.num_features, child.eps, child.momentum)
+        elif isinstance(child, (nn.BatchNorm2d, nn.BatchNorm3d)) and parallel.size > 1:
+            synchronized = _GlobalBatchNorm(child.num_features, child.eps, child.momentum)
             synchronized.load_state_dict(child.state_dict())
             synchronized.parallel = parallel
             synchronized.to(child.weight.device)
@@ -42,18 +42,20 @@ class _GlobalDropout(nn.Module):
         return x * kept.div_(1 - self.p)
 
 
-class _GlobalBatchNorm2d(nn.BatchNorm2d):
-    """Batch norm by the statistics of the whole batch. torch's own works on GPUs only."""
+class _GlobalBatchNorm(nn.BatchNorm2d):
+    """Batch norm by the statistics of the whole batch, in any number of dimensions. torch's own works on GPUs only."""
 
     parallel: DataParallel
 
     def forward(self, x: Tensor) -> Tensor:
         if not self.training:
             return super().forward(x)
-        n = self.parallel.batch.total * x.shape[2] * x.shape[3]
-        mean = self.parallel.differentiable_sum(x.sum((0, 2, 3)) / n)
-        x = x - mean[:, None, None]
-        variance = self.parallel.differentiable_sum(x.square().sum((0, 2, 3)) / n)
+        rest = (0, *range(2, x.dim()))
+        shape = (-1, *[1] * (x.dim() - 2))
+        n = self.parallel.batch.total * x[0, 0].numel()
+        mean = self.parallel.differentiable_sum(x.sum(rest) / n)
+        x = x - mean.view(shape)
+        variance = self.parallel.differentiable_sum(x.square().sum(rest) / n)
         assert self.running_mean is not None
         assert self.running_var is not None
         with torch.no_grad():
@@ -62,4 +64,7 @@ class _GlobalBatchNorm2d(nn.BatchNorm2d):
             if self.num_batches_tracked is not None:
                 self.num_batches_tracked.add_(1)
         scale = torch.rsqrt(variance + self.eps) * self.weight
-        return x * scale[:, None, None] + self.bias[:, None, None]
+        return x * scale.view(shape) + self.bias.view(shape)
+
+    def _check_input_dim(self, x: Tensor) -> None:
+        pass

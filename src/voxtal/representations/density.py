@@ -41,16 +41,21 @@ class DensityGrid:
     """N^3 voxels in a box that extends the cell by ``margin`` of its edges on every side.
 
     ``geometry``: ``orthogonal`` takes every cell as if its angles were 90 degrees, as published; ``true`` measures
-    distances in the cell.
+    distances in the cell. ``sigma``: width of every Gaussian, angstrom, where it is not the ion's radius.
     """
 
     size: int
     margin: float
     geometry: str
+    sigma: float | None = None
 
     @classmethod
     def of(cls, density: DensityConfig) -> DensityGrid:
-        return cls(density.grid, density.margin, density.geometry)
+        return cls(density.grid, density.margin, density.geometry, density.sigma_angstrom)
+
+    def widths(self, radii: np.ndarray) -> np.ndarray:
+        """(n,) standard deviations, angstrom, of the Gaussians of ions with ``radii`` (n,)."""
+        return radii if self.sigma is None else np.full(len(radii), self.sigma)
 
     @property
     def step(self) -> float:
@@ -114,7 +119,7 @@ def encode_density(numbers: np.ndarray, frac_coords: np.ndarray, cell: np.ndarra
     sites, box_cell = placed_sites(frac_coords, cell, grid)
     radii = ionic_radii(numbers)
     return DensityMaps(
-        density=render_density(np.asarray(numbers), radii, sites, box_cell, grid),
+        density=render_density(np.asarray(numbers), grid.widths(radii), sites, box_cell, grid),
         species=render_species(np.asarray(numbers), radii, sites, box_cell, grid),
         cell=box_cell,
         sites=sites,

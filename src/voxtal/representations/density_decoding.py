@@ -110,9 +110,13 @@ class _Sites:
     def radii(self) -> np.ndarray:
         return ionic_radii(self.numbers)
 
+    @property
+    def widths(self) -> np.ndarray:
+        return self.maps.grid.widths(self.radii)
+
     @cached_property
     def density(self) -> np.ndarray:
-        return render_density(self.numbers, self.radii, self.frac, self.maps.cell, self.maps.grid)
+        return render_density(self.numbers, self.widths, self.frac, self.maps.cell, self.maps.grid)
 
     @cached_property
     def species(self) -> np.ndarray:
@@ -242,7 +246,7 @@ class _Maps:
     def _fit(
         self, sites: _Sites, around: Neighbourhood, free_heights: bool = False, stiffness: float = 0.0
     ) -> tuple[np.ndarray, np.ndarray]:
-        given = sites.numbers, sites.radii, sites.frac, self.cell, self.grid
+        given = sites.numbers, sites.widths, sites.frac, self.cell, self.grid
         return fit_sites(self.density, *given, around, free_heights, stiffness)
 
     def settled(self, seeds: _Sites, current: _Sites | None) -> _Sites | None:

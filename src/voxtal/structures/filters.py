@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
+
+from voxtal.config import StructuresConfig
+from voxtal.structures.formula_classes import CUBIC_SYMPREC_ANGSTROM, is_cubic
 
 Arrays = tuple[np.ndarray, np.ndarray, np.ndarray]
 """Atomic numbers (n,), fractional coordinates (n, 3), lattice vectors as rows (3, 3) in angstrom."""
@@ -19,13 +22,28 @@ SYMPREC_ANGSTROM = 0.01
 class Selection:
     """CCDCGAN's selection: at most 20 atoms in the primitive cell and no lattice constant above 10 A.
 
-    ``None`` switches a limit off. Noble gases are left out of the paper's GAN training set.
+    ``None`` switches a limit off. Noble gases are left out of the paper's GAN training set. ``classes`` and
+    ``only_cubic`` are ICSG3D's selection, see :mod:`voxtal.structures.formula_classes`; limits are on the ``cell``.
     """
 
-    primitive: bool = True
+    cell: Literal["given", "primitive", "conventional"] = "primitive"
     max_atoms: int | None = 20
     max_length: float | None = 10.0
     exclude_noble_gases: bool = False
+    classes: tuple[str, ...] = ()
+    only_cubic: bool = True
+
+    @classmethod
+    def of(cls, config: StructuresConfig) -> Selection:
+        """What a configuration asks for."""
+        return cls(
+            cell=config.cell,
+            max_atoms=config.max_atoms,
+            max_length=config.max_length_angstrom,
+            exclude_noble_gases=config.exclude_noble_gases,
+            classes=config.classes,
+            only_cubic=config.only_cubic,
+        )
 
 
 def why_dropped(numbers: np.ndarray, cell: np.ndarray, selection: Selection) -> tuple[str, str] | None:
@@ -53,10 +71,26 @@ def primitive_cell(numbers: np.ndarray, frac_coords: np.ndarray, cell: np.ndarra
 
     Coordinates are symmetrized and the cell is in the standard orientation.
     """
+    return _standard_cell(numbers, frac_coords, cell, True, SYMPREC_ANGSTROM)
+
+
+def conventional_cell(numbers: np.ndarray, frac_coords: np.ndarray, cell: np.ndarray) -> Arrays:
+    """The standard conventional cell by spglib; the given cell where spglib finds none.
+
+    A crystal that is cubic to within 0.1 A gets a cubic cell, as the Materials Project gives it; others are
+    symmetrized to within 0.01 A alone.
+    """
+    symprec = CUBIC_SYMPREC_ANGSTROM if is_cubic(numbers, frac_coords, cell) else SYMPREC_ANGSTROM
+    return _standard_cell(numbers, frac_coords, cell, False, symprec)
+
+
+def _standard_cell(
+    numbers: np.ndarray, frac_coords: np.ndarray, cell: np.ndarray, to_primitive: bool, symprec: float
+) -> Arrays:
     import spglib
 
     crystal: Any = (cell, frac_coords, numbers)
-    found = spglib.standardize_cell(crystal, to_primitive=True, no_idealize=False, symprec=SYMPREC_ANGSTROM)
+    found = spglib.standardize_cell(crystal, to_primitive=to_primitive, no_idealize=False, symprec=symprec)
     if found is None:
         return numbers, frac_coords, cell
     lattice, positions, types = found

@@ -18,10 +18,19 @@ import numpy as np
 from voxtal.errors import Interrupted, UserError
 from voxtal.runs import atomic_path
 from voxtal.structures.columns import numbers_of, parse_column_options
-from voxtal.structures.filters import Selection, primitive_cell, surely_primitive, why_dropped, wrap
+from voxtal.structures.filters import (
+    Arrays,
+    Selection,
+    conventional_cell,
+    primitive_cell,
+    surely_primitive,
+    why_dropped,
+    wrap,
+)
 from voxtal.structures.formats import PARSERS
+from voxtal.structures.formula_classes import why_of_no_class
 from voxtal.structures.rows import BadRowError, Dropped, Kept, RawRow
-from voxtal.structures.sources import open_source
+from voxtal.structures.sources import open_source, rows_of
 from voxtal.structures.structure_set import SOURCE, StructureSet
 from voxtal.structures.validity import why_invalid
 
@@ -96,11 +105,11 @@ def process_row(row: RawRow | Dropped, selection: Selection) -> Kept | Dropped:
         numbers, frac_coords, cell = PARSERS[row.format](row.payload)
         if (reason := why_invalid(numbers, frac_coords, cell)) is not None:
             raise BadRowError(reason)
-        # A cell that is too large and cannot shrink is dropped as it is: reduction is nearly all of an import's time.
-        too_large = selection.max_atoms is not None and len(numbers) > selection.max_atoms
-        if selection.primitive and not (too_large and surely_primitive(numbers, frac_coords, cell)):
-            numbers, frac_coords, cell = primitive_cell(numbers, frac_coords, cell)
-        if (verdict := why_dropped(numbers, cell, selection)) is not None:
+        verdict = why_of_no_class(numbers, frac_coords, cell, selection.classes, selection.only_cubic)
+        if verdict is None:
+            numbers, frac_coords, cell = _wanted_cell((numbers, frac_coords, cell), selection)
+            verdict = why_dropped(numbers, cell, selection)
+        if verdict is not None:
             raise BadRowError(*verdict)
     except BadRowError as error:
         return Dropped(row.source, row.id, error.reason, error.detail)
@@ -110,6 +119,26 @@ def process_row(row: RawRow | Dropped, selection: Selection) -> Kept | Dropped:
         return Dropped(row.source, row.id, "could not be read", f"{type(error).__name__}: {error}")
     arrays = (numbers, wrap(frac_coords), cell)
     return Kept(row.source, row.id, arrays, properties, text_columns, row.provenance)
+
+
+def _wanted_cell(arrays: Arrays, selection: Selection) -> Arrays:
+    """The cell that ``selection`` asks for.
+
+    One that is too large and cannot shrink stays as it is, to be dropped: reduction is nearly all of an import's time.
+    """
+    if selection.cell == "conventional":
+        return conventional_cell(*arrays)
+    too_large = selection.max_atoms is not None and len(arrays[0]) > selection.max_atoms
+    if selection.cell == "given" or (too_large and surely_primitive(*arrays)):
+        return arrays
+    return primitive_cell(*arrays)
+
+
+def select(structures: StructureSet, selection: Selection) -> ImportResult:
+    """What ``selection`` keeps of a set that no file holds."""
+    outcomes = [process_row(row, selection) for row in rows_of(structures, "structures")]
+    kept = [row for row in outcomes if isinstance(row, Kept)]
+    return ImportResult(_pack(kept), [row for row in outcomes if isinstance(row, Dropped)], len(structures))
 
 
 def write_dropped(path: Path, dropped: Iterable[Dropped]) -> None:

@@ -43,7 +43,7 @@ def open_source(path: Path, explicit: Mapping[str, str]) -> Iterator[RawRow | Dr
     if path.stat().st_size == 0:
         raise UserError(f"{path} is empty.")
     if kind == "h5":
-        return _set_rows(path)
+        return rows_of(StructureSet.read(path), str(path))
     if kind == "csv":
         return _table_rows(path, explicit)
     try:
@@ -158,19 +158,15 @@ def _table_rows(path: Path, explicit: Mapping[str, str]) -> Iterator[RawRow]:
     return rows()
 
 
-def _set_rows(path: Path) -> Iterator[RawRow]:
-    structures = StructureSet.read(path)
-
-    def rows() -> Iterator[RawRow]:
-        for i, own_id in enumerate(structures.ids):
-            provenance = {name: str(text[i]) for name, text in structures.provenance.items()}
-            source = provenance.pop(SOURCE, "") or f"{path}:{i + 1}"
-            properties = {name: float(values[i]) for name, values in structures.properties.items()}
-            # NaN means unknown in a structure set, so it is handed on as an empty value.
-            known = {name: None if value != value else value for name, value in properties.items()}
-            yield RawRow(source, str(own_id), "arrays", structures.arrays(i), known, provenance)
-
-    return rows()
+def rows_of(structures: StructureSet, name: str) -> Iterator[RawRow]:
+    """Rows of a structure set; ``name`` stands for it where a row does not tell its source."""
+    for i, own_id in enumerate(structures.ids):
+        provenance = {column: str(text[i]) for column, text in structures.provenance.items()}
+        source = provenance.pop(SOURCE, "") or f"{name}:{i + 1}"
+        properties = {column: float(values[i]) for column, values in structures.properties.items()}
+        # NaN means unknown in a structure set, so it is handed on as an empty value.
+        known = {column: None if value != value else value for column, value in properties.items()}
+        yield RawRow(source, str(own_id), "arrays", structures.arrays(i), known, provenance)
 
 
 def _clean(value: Any) -> str:

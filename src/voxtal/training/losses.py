@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from voxtal.config import ObjectiveConfig
+from voxtal.models.unet import UNet
 
 _OCCUPIED_WEIGHT = 20.0
 """Extra weight of a full voxel: one in a few hundred is not empty."""
@@ -41,6 +42,44 @@ def constraint_loss(outputs: Tensor, targets: Tensor, mean: Tensor, scale: Tenso
     there = (targets != 0).float()
     # means over the batch: a mean over those that are there would be another one on each rank
     return (there * error).mean() + F.binary_cross_entropy_with_logits(outputs[:, 1], there)
+
+
+def species_loss(logits: Tensor, classes: Tensor, weights: Tensor, voxels: int) -> Tensor:
+    """First term of ICSG3D's eq. 7: weighted categorical cross-entropy of the species, mean over ``voxels``.
+
+    The weight of the background is zero, so that only the others' logits are needed.
+
+    Parameters
+    ----------
+    logits
+        (v, K) at the voxels that are in an ion.
+    classes
+        (v,) which of the K they are.
+    weights
+        (K,) of the classes.
+    voxels
+        All there are, the background's too. (The published code takes this mean, the equation a sum.)
+    """
+    return F.cross_entropy(logits.float(), classes, weights, reduction="sum") / voxels
+
+
+def binary_map_loss(logits: Tensor, inside: Tensor) -> Tensor:
+    """Second term of eq. 7: binary cross-entropy of a voxel being in an ion, mean over all voxels."""
+    return F.binary_cross_entropy_with_logits(logits.float(), inside.float())
+
+
+def divergence(mean: Tensor, log_variance: Tensor) -> Tensor:
+    """L_KLD of eq. 4: Kullback-Leibler divergence of Gaussian codes (b, latent) from the unit normal, nats; summed over
+    the code and averaged over the batch."""
+    return -0.5 * (1 + log_variance - mean.square() - log_variance.exp()).sum(dim=1).mean()
+
+
+def perceptual_loss(unet: UNet, maps: Tensor, decoded: Tensor) -> Tensor:
+    """Third term of eq. 5, without alpha: mean squared differences of the UNet's features phi_p, summed over p."""
+    with torch.no_grad():
+        expected = list(unet.perceptual(maps))
+    pairs = zip(unet.perceptual(decoded), expected, strict=True)
+    return torch.stack([F.mse_loss(ours.float(), theirs.float()) for ours, theirs in pairs]).sum()
 
 
 def discriminator_loss(original: Tensor, generated: Tensor) -> Tensor:

@@ -29,6 +29,7 @@ from voxtal.training.autoencoder_task import AutoencoderTask
 from voxtal.training.cgcnn_task import CGCNNTask, learned_values, starts_from_energies
 from voxtal.training.checkpoint import load
 from voxtal.training.constraint_task import ConstraintTask
+from voxtal.training.density_stages import DENSITY_MODELS, prepare_unet, prepare_vae
 from voxtal.training.device import Arithmetic
 from voxtal.training.flow_data import TokenData
 from voxtal.training.flow_task import FlowTask
@@ -103,16 +104,18 @@ def prepared(
     """Hash and maker of the task that :func:`train_model` trains; it raises the same."""
     own = own_element(model) is not None
     graph_network = property_of(model, PROPERTY_NETWORK) is not None
-    if model not in MODELS and property_of(model) is None and not graph_network and not own:
-        raise UserError(f"There is no model {model!r} to train; models are {', '.join(MODELS)}.")
-    prepare = {
+    if model not in (*MODELS, *DENSITY_MODELS) and property_of(model) is None and not graph_network and not own:
+        raise UserError(f"There is no model {model!r} to train; models are {', '.join((*MODELS, *DENSITY_MODELS))}.")
+    others = _separated if own else partial(_cgcnn if graph_network else _constraint, say=say)
+    prepare: dict[str, Callable[[Run, RoundPaths, str, DataParallel], Prepared]] = {
         "lattice-ae": _autoencoder,
         "sites-ae": _autoencoder,
         "ccdcgan": _gan,
         "flow": _flow,
         "analogue": _analogue,
-    }.get(model, _separated if own else partial(_cgcnn if graph_network else _constraint, say=say))
-    return prepare(run, paths, model, parallel)
+        **dict.fromkeys(DENSITY_MODELS, partial(_of_maps, say=say)),
+    }
+    return prepare.get(model, others)(run, paths, model, parallel)
 
 
 def _autoencoder(run: Run, paths: RoundPaths, model: str, parallel: DataParallel) -> Prepared:
@@ -320,6 +323,11 @@ def _cgcnn(run: Run, paths: RoundPaths, model: str, parallel: DataParallel, say:
         )
 
     return _fingerprint(run, config, *inputs), make
+
+
+def _of_maps(run: Run, paths: RoundPaths, model: str, parallel: DataParallel, say: Say) -> Prepared:
+    inputs, make = {"unet": prepare_unet, "vae": prepare_vae}[model](run, paths, parallel, say)
+    return _fingerprint(run, getattr(run.config.train, model), *inputs), make
 
 
 def _learned(config: LayeredConfig) -> LayeredConfig:

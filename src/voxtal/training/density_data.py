@@ -1,0 +1,68 @@
+"""Density maps to train on: each structure as it is and in random quarter turns, all in the split of the structure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from voxtal.data.batches import coordinates
+from voxtal.data.dataset import DensityDataset
+from voxtal.representations.rotations import IDENTITY, Rotation, random_rotations
+
+
+@dataclass(frozen=True)
+class MapBatch:
+    """Maps of a batch.
+
+    Attributes
+    ----------
+    rows
+        (b,) structures of the data set.
+    maps
+        (b, 4, N, N, N) float32: density map and coordinate grid, what UNet and VAE take.
+    species
+        (b, N, N, N) int64 atomic numbers, 0 where there is no ion.
+    """
+
+    rows: np.ndarray
+    maps: Tensor
+    species: Tensor
+
+
+@dataclass(frozen=True)
+class TurnedMaps:
+    """``rows`` of a data set, each followed by ``rotations`` of its turns.
+
+    The turns of a structure depend on ``seed`` and its row in the structure set alone.
+    """
+
+    dataset: DensityDataset
+    rows: np.ndarray
+    rotations: int
+    seed: int
+    device: torch.device
+
+    def __len__(self) -> int:
+        return len(self.rows) * (self.rotations + 1)
+
+    def batch(self, chosen: np.ndarray) -> MapBatch:
+        """The maps at ``chosen`` (b,), each below ``len(self)``."""
+        place, turn = np.divmod(chosen, self.rotations + 1)
+        rows = self.rows[place]
+        rotations = [self._rotation(int(row), k) for row, k in zip(self.dataset.rows[rows], turn.tolist(), strict=True)]
+        read = self.dataset.maps(rows, rotations)
+        density = torch.from_numpy(read.density).to(self.device)
+        maps = torch.cat([density[:, None], coordinates(read, self.device)], dim=1)
+        return MapBatch(rows, maps, torch.from_numpy(read.species).to(self.device).long())
+
+    def _rotation(self, row: int, turn: int) -> Rotation:
+        return _turns(self.seed, row, self.rotations)[turn - 1] if turn else IDENTITY
+
+
+@cache
+def _turns(seed: int, row: int, n: int) -> list[Rotation]:
+    return random_rotations(seed, row, n)

@@ -1,0 +1,154 @@
+"""Training of the UNet: from density maps and coordinates to species and binary maps (ICSG3D, eq. 7)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from voxtal.config_icsg3d import MapsModelConfig
+from voxtal.data.dataset import DensityDataset
+from voxtal.errors import UserError
+from voxtal.models.build import build, record
+from voxtal.models.unet import UNet
+from voxtal.parallel.data_parallel import DataParallel
+from voxtal.training.density_data import MapBatch, TurnedMaps
+from voxtal.training.device import Arithmetic
+from voxtal.training.losses import binary_map_loss, species_loss
+from voxtal.training.trainer import batch_rows, cosine_rate, descend
+
+PUBLISHED_NUMBERS = tuple(range(1, 95))
+"""The published 95 classes are these and the background."""
+VALIDATED = 128
+"""Structures of the validation split that the weights to keep are chosen by, at most."""
+
+
+def class_weights(counts: np.ndarray) -> np.ndarray:
+    """Weights (classes,) of eq. 7's first term from voxel counts (classes,) of the training set, background first.
+
+    Inversely proportional to the count: all voxels over those of the class, as in the published code. Zero for the
+    background, and for a class without a voxel, which no voxel of the training set could be weighted with.
+    """
+    counts = np.asarray(counts, dtype=np.float64)
+    weights = np.divide(counts.sum(), counts, out=np.zeros_like(counts), where=counts > 0)
+    weights[0] = 0.0
+    return weights
+
+
+def unet_elements(preset: str, counts: np.ndarray, folder: Path) -> list[int]:
+    """Atomic numbers of the classes: the published ones, or those that the training set has voxels of.
+
+    Parameters
+    ----------
+    counts
+        (119,) voxels of each atomic number in the training set.
+
+    Raises
+    ------
+    UserError
+        The published network has no class for an element.
+    """
+    present = 1 + np.flatnonzero(counts[1:])
+    if preset != "paper":
+        return present.tolist()
+    if present[-1] > PUBLISHED_NUMBERS[-1]:
+        raise UserError(
+            f"{folder} has maps of element {present[-1]}, and the published UNet's 95 classes end with plutonium (94): "
+            'leave heavier elements out, or take preset = "laptop", which has a class for each element in the data.'
+        )
+    return list(PUBLISHED_NUMBERS)
+
+
+def describe_classes(numbers: Sequence[int], counts: np.ndarray) -> str:
+    """How many classes there are, and which weight those get that no voxel of the training set has."""
+    without = sum(counts[number] == 0 for number in numbers)
+    text = f"{len(numbers) + 1} classes, {counts[1:].sum() / counts.sum():.1%} of voxels in ions"
+    return f"{text}; {without} elements have no voxel to train on, and weight 0" if without else text
+
+
+class UNetTask:
+    """The structures ``training`` (rows of a data set of density maps) and their turns; ``validation`` ones choose the
+    weights that are kept, the last ones where there are none.
+    """
+
+    def __init__(
+        self,
+        architecture: str,
+        sizes: dict[str, Any],
+        config: MapsModelConfig,
+        steps: int,
+        dataset: DensityDataset,
+        training: np.ndarray,
+        validation: np.ndarray,
+        arithmetic: Arithmetic,
+        parallel: DataParallel,
+        seed: int,
+    ) -> None:
+        self.architecture, self.sizes = architecture, sizes
+        self.published = architecture.startswith("paper")
+        torch.manual_seed(seed)
+        self.network: UNet = arithmetic.place(build(architecture, **sizes))  # type: ignore[assignment]
+        optimizer = torch.optim.Adam if self.published else torch.optim.AdamW
+        self.optimizer = optimizer(self.network.parameters(), lr=config.learning_rate, fused=True)
+        self.modules: Mapping[str, nn.Module] = {"network": self.network}
+        self.optimizers: Mapping[str, torch.optim.Optimizer] = {"network": self.optimizer}
+        self.config, self.steps, self.seed = config, steps, seed
+        self.arithmetic, self.parallel = arithmetic, parallel
+        self.training = TurnedMaps(dataset, training, config.rotations, seed, arithmetic.device)
+        self.validation = TurnedMaps(dataset, validation[:VALIDATED], 0, seed, arithmetic.device)
+        numbers = self.network.numbers.long()
+        counts = dataset.species_counts(training)[numbers.cpu().numpy()]
+        self.weights = torch.from_numpy(class_weights(counts)).float().to(arithmetic.device)
+        self.class_of = torch.zeros(256, dtype=torch.int64, device=arithmetic.device)
+        self.class_of[numbers] = torch.arange(len(numbers), device=arithmetic.device)
+
+    def step(self, index: int, rng: np.random.Generator) -> dict[str, float]:
+        chosen = batch_rows(len(self.training), self.config.batch_size, index, self.seed)
+        share = self.parallel.split(len(chosen))
+        if not self.published:
+            for group in self.optimizer.param_groups:
+                group["lr"] = cosine_rate(self.config.learning_rate, index, self.steps)
+        losses = self.losses(self.training.batch(share.of(chosen)))
+        descend(losses["loss"], self.optimizer, share)
+        # at the end and at once: reading a number waits for the GPU
+        return dict(zip(losses, torch.stack([value.detach() for value in losses.values()]).tolist(), strict=True))
+
+    def losses(self, batch: MapBatch) -> dict[str, Tensor]:
+        """Both terms of eq. 7, their sum, and the share of a structure's voxels in ions whose element is the likeliest;
+        means over the structures of the batch."""
+        labelled = batch.species > 0
+        truth = self.class_of[batch.species[labelled]]
+        with self.arithmetic.autocast():
+            features = self.network.trunk(batch.maps)
+            logits = self.network.species_logits(features, labelled)
+            binary = self.network.binary_logits(features)
+        species = species_loss(logits, truth, self.weights, labelled.numel())
+        loss = binary_map_loss(binary, labelled)
+        right = torch.zeros(labelled.shape, device=labelled.device)
+        right[labelled] = (logits.detach()[:, 1:].argmax(dim=1) + 1 == truth).float()
+        recall = right.flatten(1).sum(1) / labelled.flatten(1).sum(1).clamp_min(1)
+        return {
+            "loss": species + loss,
+            "species_loss": species,
+            "binary_loss": loss,
+            "nonzero_recall": recall.mean(),
+        }
+
+    @torch.no_grad()
+    def validate(self) -> float | None:
+        """Eq. 7 on the validation structures."""
+        if not len(self.validation):
+            return None
+        self.network.eval()
+        parts = np.array_split(np.arange(len(self.validation)), -(-len(self.validation) // self.config.batch_size))
+        total = sum(float(self.losses(self.validation.batch(part))["loss"]) * len(part) for part in parts)
+        self.network.train()
+        return total / len(self.validation)
+
+    def export(self) -> dict[str, Any]:
+        density = self.training.dataset.settings.model_dump()
+        return record(self.architecture, self.sizes, self.network, density=density)
