@@ -34,6 +34,7 @@ def run_with_maps(root: Path, preset: str, structures: list[Any]) -> Path:
             "vae": {**small, "latent": 16},
         },
     }
+    root.mkdir(parents=True, exist_ok=True)
     write_config(root / "voxtal.toml", tree)
     paths, config = Run(root, build_config(tree)).round(0), build_config(tree)
     energies = [0.01 * i for i in range(len(structures))]

@@ -95,14 +95,16 @@ class UNet(nn.Module):
             yield phi
 
     @torch.no_grad()
-    def segment(self, maps: Tensor, threshold: float) -> Tensor:
-        """Species maps (b, N, N, N) uint8: the likeliest element where the binary map is at least ``threshold``."""
+    def segment(self, maps: Tensor, threshold: float) -> tuple[Tensor, Tensor]:
+        """Species maps (b, N, N, N) uint8, the likeliest element where the binary map is at least ``threshold``, and
+        the binary map itself, (b, N, N, N) probabilities."""
         features = self.trunk(maps)
-        inside = torch.sigmoid(self.binary_logits(features).float()) >= threshold
+        binary = torch.sigmoid(self.binary_logits(features).float())
+        inside = binary >= threshold
         logits = self.species_logits(features, inside)
         out = torch.zeros(inside.shape, dtype=torch.uint8, device=maps.device)
         out[inside] = self.numbers[1 + logits[:, 1:].argmax(dim=1)]
-        return out
+        return out, binary
 
 
 class Block(nn.Module):
