@@ -17,7 +17,8 @@ from voxtal.models.constraint import paper_constraint, token_constraint
 from voxtal.models.crystal_flow import CrystalFlow
 from voxtal.models.elements import ElementNetwork
 from voxtal.models.gan import DenseDiscriminator, DenseGenerator, PaperDiscriminator, PaperGenerator
-from voxtal.models.unet import laptop_unet, paper_unet
+from voxtal.models.peaks_unet import laptop_unet
+from voxtal.models.unet import paper_unet
 from voxtal.models.vae import IonsVAE, PaperVAE
 
 ARCHITECTURES: dict[str, Any] = {

@@ -7,6 +7,7 @@ each level, phi_p of eq. 5, is what the VAE is compared by.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from math import gcd
@@ -23,7 +24,7 @@ _MOST_CHANNELS = 512
 _GROUPS = 4
 
 
-class UNet(nn.Module):
+class UNet(nn.Module, ABC):
     """Levels of two convolutions, pooled, a bottom, and the levels again with what the way down had there.
 
     Parameters
@@ -34,8 +35,6 @@ class UNet(nn.Module):
         Maps (b, 4, N, N, N) to what the first convolution takes.
     down, bottom, up
         Blocks, ``up`` in the order in which they are used: from the coarsest on.
-    width
-        Channels of the last block.
     """
 
     numbers: Tensor
@@ -47,7 +46,6 @@ class UNet(nn.Module):
         down: Sequence[Block],
         bottom: Block,
         up: Sequence[Block],
-        width: int,
     ) -> None:
         super().__init__()
         self.register_buffer("numbers", torch.tensor([0, *numbers], dtype=torch.uint8))
@@ -55,13 +53,11 @@ class UNet(nn.Module):
         self.down = nn.ModuleList(down)
         self.bottom = bottom
         self.up = nn.ModuleList(up)
-        self.species = nn.Conv3d(width, len(numbers) + 1, 1)
-        self.binary = nn.Conv3d(width, 1, 1)
         self.pool = nn.MaxPool3d(2)
         self.enlarge = nn.Upsample(scale_factor=2)
 
     def trunk(self, maps: Tensor) -> Tensor:
-        """Features (b, width, N, N, N) of maps (b, 4, N, N, N), which both outputs are linear in."""
+        """Features (b, channels, N, N, N) of maps (b, 4, N, N, N), of which both outputs are made."""
         x = self.prepare(maps)
         skipped = []
         for block in self.down:
@@ -73,19 +69,21 @@ class UNet(nn.Module):
             _, x = block(torch.cat([skipped.pop(), self.enlarge(x)], dim=1))
         return x
 
+    @abstractmethod
     def species_logits(self, features: Tensor, where: Tensor) -> Tensor:
         """Logits (v, classes) of the species at the voxels ``where`` (b, N, N, N) is true, in its order."""
-        weight = self.species.weight.flatten(1)
-        return nn.functional.linear(features.movedim(1, -1)[where], weight, self.species.bias)
 
+    @abstractmethod
     def binary_logits(self, features: Tensor) -> Tensor:
         """Logits (b, N, N, N) of a voxel being in an ion."""
-        return self.binary(features).squeeze(1)
 
     def forward(self, maps: Tensor) -> tuple[Tensor, Tensor]:
         """S' as logits (b, classes, N, N, N) and S_B' as logits (b, N, N, N), eq. 6."""
         features = self.trunk(maps)
-        return self.species(features), self.binary_logits(features)
+        b, _, *grid = features.shape
+        everywhere = torch.ones((b, *grid), dtype=torch.bool, device=features.device)
+        species = self.species_logits(features, everywhere).view(b, *grid, -1).movedim(-1, 1)
+        return species, self.binary_logits(features)
 
     def perceptual(self, maps: Tensor) -> Iterator[Tensor]:
         """phi_p of eq. 5: the last activation of each level on the way down, the bottom counted, four at most."""
@@ -121,14 +119,37 @@ class Block(nn.Module):
         return phi, self.rest(phi)
 
 
-def paper_unet(grid: int, numbers: Sequence[int], width: int, levels: int) -> UNet:
+class PublishedUNet(UNet):
+    """Both outputs are linear in the last block's ``width`` channels."""
+
+    def __init__(
+        self,
+        numbers: Sequence[int],
+        down: Sequence[Block],
+        bottom: Block,
+        up: Sequence[Block],
+        width: int,
+    ) -> None:
+        super().__init__(numbers, nn.Identity(), down, bottom, up)
+        self.species = nn.Conv3d(width, len(numbers) + 1, 1)
+        self.binary = nn.Conv3d(width, 1, 1)
+
+    def species_logits(self, features: Tensor, where: Tensor) -> Tensor:
+        weight = self.species.weight.flatten(1)
+        return nn.functional.linear(features.movedim(1, -1)[where], weight, self.species.bias)
+
+    def binary_logits(self, features: Tensor) -> Tensor:
+        return self.binary(features).squeeze(1)
+
+
+def paper_unet(grid: int, numbers: Sequence[int], width: int, levels: int) -> PublishedUNet:
     """The published UNet: (conv 3, ReLU, batch norm) twice a level, 32 and 64 channels on the finest, doubling, at
     most 512; with Keras' initial weights and batch norm.
 
     ``levels`` 4 and a bottom of 512 channels, as the authors' description has it; their released weights, 31.1 million
     numbers, are those of ``levels`` 3 with the same bottom.
     """
-    _check_grid(grid, levels)
+    check_grid(grid, levels)
     ends = [min(width * 2 ** (level + 1), _MOST_CHANNELS) for level in range(levels)]
     deepest = min(2 * ends[-1], _MOST_CHANNELS)
     down = [_published_block(inner, outer // 2, outer) for inner, outer in pairwise([4, *ends])]
@@ -139,7 +160,7 @@ def paper_unet(grid: int, numbers: Sequence[int], width: int, levels: int) -> UN
         last = end if level else first
         up.append(_published_block(end + below, first, last))
         below = last
-    network = UNet(numbers, nn.Identity(), down, bottom, up, below)
+    network = PublishedUNet(numbers, down, bottom, up, below)
     keras_initial(network)
     return network
 
@@ -163,7 +184,8 @@ def keras_initial(network: nn.Module) -> None:
             nn.init.zeros_(module.bias)
 
 
-def _check_grid(grid: int, levels: int) -> None:
+def check_grid(grid: int, levels: int) -> None:
+    """UserError where a grid cannot be halved as often as there are levels."""
     if grid % 2**levels:
         raise UserError(
             f"A grid of {grid} voxels cannot be halved {levels} times; set density.grid to a multiple of {2**levels}, "
@@ -190,16 +212,8 @@ class ScaledMaps(nn.Module):
         return torch.cat([logarithm, *waves, maps[:, 1:] / self.REACH_ANGSTROM], dim=1)
 
 
-def laptop_unet(grid: int, numbers: Sequence[int], width: int, levels: int) -> UNet:
-    """Narrower, with group norm before each activation: ``width`` channels on the finest grid, doubling."""
-    _check_grid(grid, levels)
-    channels = [width * 2**level for level in range(levels + 1)]
-    down = [_block(inner, outer) for inner, outer in pairwise([ScaledMaps.channels, *channels[:-1]])]
-    up = [_block(inner + outer, inner) for inner, outer in reversed(list(pairwise(channels)))]
-    return UNet(numbers, ScaledMaps(), down, _block(channels[-2], channels[-1]), up, width)
-
-
-def _block(inner: int, outer: int) -> Block:
+def laptop_block(inner: int, outer: int) -> Block:
+    """Two convolutions, each with group norm and SiLU."""
     layers: list[nn.Module] = []
     for channels in (inner, outer):
         layers += [nn.Conv3d(channels, outer, 3, padding=1, bias=False)]

@@ -43,6 +43,8 @@ def prepare_unet(run: Run, paths: RoundPaths, parallel: DataParallel, say: Say) 
             "width": config.width,
             "levels": config.levels,
         }
+        if run.config.preset != "paper":
+            sizes |= {"margin": dataset.settings.margin, "sigma": dataset.settings.sigma_angstrom}
         if parallel.rank == 0:
             say(f"unet: {describe_classes(sizes['numbers'], counts)}")
         return UNetTask(
