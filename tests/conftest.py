@@ -6,11 +6,14 @@ import copy
 import csv
 import gzip
 import itertools
+import os
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch is there, as voxtal itself has it (cli/ranks.py)
 
 import numpy as np
 import pytest

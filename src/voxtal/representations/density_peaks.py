@@ -1,8 +1,8 @@
 """Ions that a density map shows by itself: Gaussians of unknown places, heights and widths, fitted together.
 
-Eq. 1 of ICSG3D (doi:10.1021/acs.jcim.0c00464) makes the map a sum of one Gaussian for each ion, and height and width of
-a Gaussian tell the element. Ions overlap: the tail of caesium is higher than fluorine's own peak. So the map is sharpened
-until they come apart, which is where the fit starts. No species map is needed and no network.
+Eq. 1 of ICSG3D (doi:10.1021/acs.jcim.0c00464) makes the map a sum of one Gaussian for each ion, and height and width
+of a Gaussian tell the element. Ions overlap: the tail of caesium is higher than fluorine's own peak. So the map is
+sharpened until they come apart, which is where the fit starts. No species map is needed and no network.
 """
 
 from __future__ import annotations
@@ -29,10 +29,14 @@ _FEWEST_ELECTRONS = 0.7
 _DOUBTFUL_ELECTRONS = 3.5
 _WIDTHS = 0.15, 2.5
 """Angstrom."""
+_EQUALLY_LEFT = 0.7
+"""Share of the highest maximum of what is left, from which on an ion is added at others."""
 _CHANGES = 12
 _PATIENCE = 3
 """Fits in a row that explain the map no better than an earlier one, after which another start is tried."""
-_STEPS = 8
+_STEPS = 40
+_WORTH = 0.9
+"""Of the squares that were left, what has to be left after a step for another one."""
 _SPARSE = 2
 """Every so many voxels along an axis are fitted to; five unknowns an ion need no more."""
 
@@ -112,7 +116,7 @@ def find_peaks(density: np.ndarray, cell: np.ndarray, grid: DensityGrid) -> Peak
             if found.residual < best.residual:
                 best = found
             if best.certain:
-                return best
+                return map_.without_needless(best)
     return best
 
 
@@ -138,6 +142,7 @@ class _Map:
     def __init__(self, density: np.ndarray, cell: np.ndarray, grid: DensityGrid) -> None:
         self.density, self.cell, self.grid = density, np.asarray(cell, dtype=np.float64), grid
         self.maximum = float(density.max())
+        self.limits = _WIDTHS if grid.sigma is None else (grid.sigma, grid.sigma)
         every = np.arange(0, grid.size, _SPARSE)
         self.target = density[np.ix_(every, every, every)].ravel()
         self.voxels = self._places(grid.centres[every])
@@ -164,7 +169,7 @@ class _Map:
         shift = np.clip((ahead - behind) / (2 * curvature), -0.6, 0.6)
         spacing = np.linalg.norm(self.cell, axis=1) * self.grid.step
         narrow = 1 / np.mean(curvature / spacing**2, axis=1)
-        widths = np.sqrt(narrow + width**2).clip(*_WIDTHS)
+        widths = np.sqrt(narrow + width**2).clip(*self.limits)
         heights = np.exp(here + 0.5 * (curvature * shift**2).sum(axis=1)) * (np.sqrt(narrow) / widths) ** 3
         return self._kept(Peaks(self.grid.fractional(index + shift), heights, widths, np.inf))
 
@@ -180,7 +185,7 @@ class _Map:
 
     def fits(self, peaks: Peaks) -> Iterator[Peaks]:
         """Fits from ``peaks`` on, with fewer and more of them, as long as that may help."""
-        lowest, best = np.inf, 0
+        lowest, best, adding = np.inf, 0, False
         for change in range(_CHANGES):
             if not 0 < len(peaks) <= MAX_IONS or change - best > _PATIENCE:
                 return
@@ -189,23 +194,35 @@ class _Map:
             if fitted.residual < 0.9 * lowest:
                 lowest, best = fitted.residual, change
             kept = self._kept(fitted)
+            adding = adding or not len(kept) or kept.electrons.min() > _DOUBTFUL_ELECTRONS
             if len(kept) < len(fitted):
                 peaks = kept
-            elif len(kept) > 1 and kept.electrons.min() < _DOUBTFUL_ELECTRONS:
-                peaks = kept.of(np.arange(len(kept)) != kept.electrons.argmin())
+            elif adding:
+                peaks = self._with_more(kept)
             else:
-                peaks = self._with_one_more(kept)
+                peaks = kept.of(np.arange(len(kept)) != kept.electrons.argmin())
 
-    def _with_one_more(self, peaks: Peaks) -> Peaks:
-        """And one where most of the map is left."""
+    def without_needless(self, peaks: Peaks) -> Peaks:
+        """Without those that explain nothing, where the others do as well."""
+        kept = self._kept(peaks)
+        if not 0 < len(kept) < len(peaks):
+            return peaks
+        fitted = self.fitted(kept)
+        return fitted if fitted.certain else peaks
+
+    def _with_more(self, peaks: Peaks) -> Peaks:
+        """And some where most of the map is left; all at once where a symmetry makes them equal."""
+        from scipy.ndimage import maximum_filter
+
         left = (self.density.ravel() - self._density(peaks, self.all_voxels)).reshape(self.density.shape)
         inside = np.abs(self.grid.centres - 0.5) < 0.5 + _OUTSIDE
         left = np.where(inside[:, None, None] & inside[:, None] & inside, left, 0.0)
-        place = np.unravel_index(int(left.argmax()), left.shape)
+        index = np.argwhere((left == maximum_filter(left, 5)) & (left > _EQUALLY_LEFT * left.max()))
+        heights = left[tuple(index.T)]
         return Peaks(
-            np.vstack([peaks.frac, self.grid.fractional(np.array(place))]),
-            np.append(peaks.heights, max(left[place], 1e-3)),
-            np.append(peaks.widths, 0.8),
+            np.vstack([peaks.frac, self.grid.fractional(index)]),
+            np.append(peaks.heights, heights),
+            np.append(peaks.widths, np.full(len(heights), np.clip(0.8, *self.limits))),
             np.inf,
         )
 
@@ -228,14 +245,16 @@ class _Map:
             for _ in range(4):
                 step = np.linalg.solve(squared + damping * np.diag(squared.diagonal() + 1e-9), downhill)
                 tried = unknown + step.reshape(unknown.shape).clip(-0.4, 0.4)
-                tried[:, 4] = tried[:, 4].clip(*np.log(_WIDTHS))
+                tried[:, 4] = tried[:, 4].clip(*np.log(self.limits))
                 then, steeper = self._left(tried)
                 if then @ then < cost:
-                    unknown, left, slopes, cost = tried, then, steeper, float(then @ then)
-                    damping = max(damping / 5, 1e-9)
                     break
                 damping *= 8
             else:
+                break
+            unknown, left, slopes, before, cost = tried, then, steeper, cost, float(then @ then)
+            damping = max(damping / 5, 1e-9)
+            if cost > _WORTH * before:
                 break
         heights, widths = np.exp(unknown[:, 3:]).T
         found = Peaks(unknown[:, :3] @ np.linalg.inv(self.cell), heights, widths, np.inf)
@@ -251,5 +270,5 @@ class _Map:
         slopes = np.empty((len(unknown), 5, len(self.voxels)))
         slopes[:, :3] = np.moveaxis(steps, 2, 1) * (each * narrow)[:, None]
         slopes[:, 3] = each
-        slopes[:, 4] = each * squared
+        slopes[:, 4] = each * squared if self.grid.sigma is None else 0.0
         return self.target - each.sum(axis=0), slopes.reshape(5 * len(unknown), -1)
