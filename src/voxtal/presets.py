@@ -92,7 +92,7 @@ PRESETS: dict[str, dict[str, Any]] = {
                 "batch_size": 128,
                 "learning_rate": 3e-3,
             },
-            "unet": {"width": 8, "levels": 3, "steps": 1000, "batch_size": 8, "learning_rate": 3e-3},
+            "unet": {"width": 16, "levels": 3, "steps": 400, "batch_size": 8, "learning_rate": 3e-3},
             "vae": {
                 "width": 16,
                 "latent": 256,

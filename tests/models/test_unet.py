@@ -72,6 +72,7 @@ def test_shapes(levels: int) -> None:
 def test_parts_agree(architecture: str) -> None:
     """Logits of some voxels, species maps and phi_p are those of the whole network, also of one read from a file."""
     sizes: dict[str, Any] = {"grid": 8, "numbers": [8, 22, 38], "width": 4, "levels": 2}
+    sizes |= {"margin": 0.25} if architecture.startswith("laptop") else {}
     network: Any = build(architecture, **sizes).eval()
     maps = torch.rand(3, 4, 8, 8, 8)
     with torch.no_grad():
@@ -94,7 +95,7 @@ def test_parts_agree(architecture: str) -> None:
 
 def test_every_weight_is_trained() -> None:
     """A level that is skipped on the way, or one that nothing is learned in."""
-    network = build("laptop-unet", grid=16, numbers=[8, 22], width=4, levels=2)
+    network = build("laptop-unet", grid=16, numbers=[8, 22], width=4, levels=2, margin=0.25)
     logits, binary = network(torch.rand(2, 4, 16, 16, 16))
     (logits.square().mean() + binary.square().mean()).backward()
     assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in network.parameters())

@@ -56,6 +56,7 @@ def task_of(
     chosen = np.flatnonzero(in_split(structures, dataset.rows, VALIDATION))
     numbers = unet_elements("laptop", dataset.species_counts(rows), Path())
     sizes = {"grid": 16, "numbers": numbers, "width": config.width, "levels": config.levels}
+    sizes |= {"margin": SETTINGS.margin} if architecture.startswith("laptop") else {}
     return UNetTask(architecture, sizes, config, config.steps, dataset, rows, chosen, CPU, DataParallel(), 0)
 
 
@@ -194,7 +195,7 @@ def test_validation_is_of_the_loss(perovskites: Any) -> None:
 
 def task_of_nothing_to_validate(perovskites: tuple[StructureSet, DensityDataset]) -> UNetTask:
     _, dataset = perovskites
-    sizes = {"grid": 16, "numbers": [8], "width": 4, "levels": 2}
+    sizes = {"grid": 16, "numbers": [8], "width": 4, "levels": 2, "margin": SETTINGS.margin}
     nothing = np.empty(0, dtype=np.int64)
     return UNetTask("laptop-unet", sizes, CONFIG, 1, dataset, np.arange(4), nothing, CPU, DataParallel(), 0)
 

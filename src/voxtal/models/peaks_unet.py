@@ -53,8 +53,8 @@ class PeaksUNet(UNet):
         seen = width + FIELDS
         self.species = nn.Sequential(nn.Linear(seen, _HIDDEN), nn.SiLU(), nn.Linear(_HIDDEN, _HIDDEN), nn.SiLU())
         self.corrected, self.learned = nn.Linear(_HIDDEN, 2), nn.Linear(_HIDDEN, len(numbers))
-        for layer in (self.corrected, self.learned):
-            nn.init.zeros_(layer.weight)
+        for layer in (self.corrected, self.learned):  # what was fitted is right until something better is known
+            nn.init.normal_(layer.weight, std=1e-3)
             nn.init.zeros_(layer.bias)
         self.tolerance = nn.Parameter(torch.tensor([0.03, 0.015]).log())
         self.trust = nn.Parameter(torch.tensor(1.5))
