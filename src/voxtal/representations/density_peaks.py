@@ -12,8 +12,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from voxtal.representations.density import DensityGrid, amplitudes
+from voxtal.representations.density import DensityGrid, amplitudes, render_density
 from voxtal.representations.ionic_radii import ionic_radii
+from voxtal.representations.placement import cell_from_metric
 
 SHARPENED_ANGSTROM = 0.5, 0.35, 0.65
 """Widths of the Gaussian that is taken off those of the map; tried in turn. Small ions' own are not much wider."""
@@ -110,7 +111,11 @@ def find_peaks(density: np.ndarray, cell: np.ndarray, grid: DensityGrid) -> Peak
     best = Peaks(np.empty((0, 3)), np.empty(0), np.empty(0), np.inf)
     if not (np.isfinite(density).all() and density.max() > 0):
         return best
-    map_ = _Map(density, cell, grid)
+    cell = np.asarray(cell, dtype=np.float64)
+    try:
+        map_ = _Map(density, cell_from_metric(cell @ cell.T), grid)
+    except np.linalg.LinAlgError:
+        return best
     for width in SHARPENED_ANGSTROM:
         for found in map_.fits(map_.maxima(width)):
             if found.residual < best.residual:
@@ -140,13 +145,12 @@ def _blur(size: int, width: float) -> np.ndarray:
 
 class _Map:
     def __init__(self, density: np.ndarray, cell: np.ndarray, grid: DensityGrid) -> None:
-        self.density, self.cell, self.grid = density, np.asarray(cell, dtype=np.float64), grid
+        self.density, self.cell, self.grid = density, cell, grid
         self.maximum = float(density.max())
         self.limits = _WIDTHS if grid.sigma is None else (grid.sigma, grid.sigma)
         every = np.arange(0, grid.size, _SPARSE)
         self.target = density[np.ix_(every, every, every)].ravel()
         self.voxels = self._places(grid.centres[every])
-        self.all_voxels = self._places(grid.centres)
 
     def _places(self, line: np.ndarray) -> np.ndarray:
         """(v, 3) Cartesian places of voxels with these fractional coordinates along each axis."""
@@ -214,7 +218,7 @@ class _Map:
         """And some where most of the map is left; all at once where a symmetry makes them equal."""
         from scipy.ndimage import maximum_filter
 
-        left = (self.density.ravel() - self._density(peaks, self.all_voxels)).reshape(self.density.shape)
+        left = self.density - self._density(peaks)
         inside = np.abs(self.grid.centres - 0.5) < 0.5 + _OUTSIDE
         left = np.where(inside[:, None, None] & inside[:, None] & inside, left, 0.0)
         index = np.argwhere((left == maximum_filter(left, 5)) & (left > _EQUALLY_LEFT * left.max()))
@@ -226,12 +230,8 @@ class _Map:
             np.inf,
         )
 
-    def _density(self, peaks: Peaks, voxels: np.ndarray) -> np.ndarray:
-        places = peaks.frac @ self.cell
-        out = np.zeros(len(voxels))
-        for place, height, width in zip(places, peaks.heights, peaks.widths, strict=True):
-            out += height * np.exp(-0.5 * ((voxels - place) ** 2).sum(axis=1) / width**2)
-        return out
+    def _density(self, peaks: Peaks) -> np.ndarray:
+        return render_density(peaks.electrons, peaks.widths, peaks.frac, self.cell, self.grid)
 
     def fitted(self, peaks: Peaks) -> Peaks:
         """Levenberg and Marquardt's steps in places and in the logarithms of heights and widths."""
@@ -258,7 +258,7 @@ class _Map:
                 break
         heights, widths = np.exp(unknown[:, 3:]).T
         found = Peaks(unknown[:, :3] @ np.linalg.inv(self.cell), heights, widths, np.inf)
-        residual = np.abs(self.density.ravel() - self._density(found, self.all_voxels)).max() / self.maximum
+        residual = np.abs(self.density - self._density(found)).max() / self.maximum
         return Peaks(found.frac, found.heights, found.widths, float(residual))
 
     def _left(self, unknown: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
