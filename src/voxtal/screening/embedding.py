@@ -50,7 +50,13 @@ def principal_components(points: np.ndarray, n: int) -> np.ndarray:
 
 
 def joint_probabilities(points: np.ndarray, perplexity: float) -> np.ndarray:
-    """Symmetric p (n, n), which sums to 1, of Gaussians around each point that have the ``perplexity`` each."""
+    """Symmetric p (n, n), which sums to 1, of :func:`conditional_probabilities`."""
+    conditional = conditional_probabilities(points, perplexity)
+    return np.maximum((conditional + conditional.T) / (2 * len(points)), 1e-12)
+
+
+def conditional_probabilities(points: np.ndarray, perplexity: float) -> np.ndarray:
+    """p (n, n) of Gaussians around each point, each so wide that its row has the ``perplexity``."""
     squared = _squared_distances(np.asarray(points, dtype=np.float64))
     np.fill_diagonal(squared, np.inf)
     squared -= squared.min(axis=1, keepdims=True)  # only differences count, and exponentials stay in range
@@ -65,8 +71,7 @@ def joint_probabilities(points: np.ndarray, perplexity: float) -> np.ndarray:
         wide = entropy > wanted
         low, high = np.where(wide, precision, low), np.where(wide, high, precision)
         precision = np.where(np.isinf(high), 2 * precision, (low + np.where(np.isinf(high), 0, high)) / 2)
-    conditional = weights / total[:, None]
-    return np.maximum((conditional + conditional.T) / (2 * len(points)), 1e-12)
+    return np.asarray(weights / total[:, None])
 
 
 def gradient(places: np.ndarray, attraction: np.ndarray) -> np.ndarray:
