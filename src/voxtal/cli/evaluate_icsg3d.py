@@ -109,12 +109,9 @@ def draw(found: Evaluation, folder: Path) -> None:
     if held and "vae_mse" in held[0]:
         from voxtal.screening.icsg3d import PUBLISHED
 
-        keys = {f"{edge}_error": f"{edge}_error_angstrom" for edge in "abc"}
-        keys |= {"emd": "emd_angstrom", "missing": "missing_sites"}
-        errors = {
-            _TITLES[key]: np.array([row[f"vae_voxtal_{column}"] for row in held], dtype=float)
-            for column, key in keys.items()
-        }
+        keys = {f"vae_{edge}_error": f"{edge}_error_angstrom" for edge in "abc"}
+        keys |= {"vae_voxtal_emd": "emd_angstrom", "vae_voxtal_missing": "missing_sites"}
+        errors = {_TITLES[key]: np.array([row[column] for row in held], dtype=float) for column, key in keys.items()}
         figures.errors_figure(errors, {_TITLES[key]: PUBLISHED[key] for key in keys.values()}, folder / "errors.png")
     logarithmic = [name for name, one in found.figures.get("properties", {}).items() if one["log10"]]
     figures.property_parity_figure(found.parity, logarithmic, folder / "parity.png")
@@ -156,6 +153,11 @@ def _print_voxels(maps: Mapping[str, Any]) -> None:
 
 
 def _print_crystals(maps: Mapping[str, Any]) -> None:
+    cells = [
+        (SPLITS[split], *map(mean_text, part["vae"]["cells"].values())) for split, part in maps.items() if "vae" in part
+    ]
+    if cells:
+        print_table("Cells through the VAE", ("structures", "|da|, A", "|db|, A", "|dc|, A"), cells)
     cases = [
         (f"{SPLITS[split]}, {title}", decoder, part[source]["crystals"][decoder])
         for split, part in maps.items()
@@ -167,10 +169,10 @@ def _print_crystals(maps: Mapping[str, Any]) -> None:
     columns = ("structures, maps", "decoder", "any sites", "right number", "right composition", "strict", "CDVAE")
     rows = [(where, decoder, *(share_text(found[key]) for key in shares)) for where, decoder, found in cases]
     print_table("Maps to crystals, of all (95% intervals)", columns, rows)
-    means = (*(f"{edge}_error_angstrom" for edge in "abc"), "emd_angstrom", "missing_sites")
-    titles = ("structures, maps", "decoder", "|da|, A", "|db|, A", "|dc|, A", "EMD, A", "|dN_sites|", "n")
+    titles = ("structures, maps", "decoder", "EMD, A", "|dN_sites|", "n")
+    keys = ("emd_angstrom", "missing_sites")
     errors = [
-        (where, decoder, *(_number(found[key]["mean"]) for key in means), found["emd_angstrom"]["n"])
+        (where, decoder, *(_number(found[key]["mean"]) for key in keys), found["emd_angstrom"]["n"])
         for where, decoder, found in cases
     ]
     print_table("Their errors, means of those with sites", titles, errors)

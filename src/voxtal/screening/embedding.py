@@ -61,15 +61,19 @@ def conditional_probabilities(points: np.ndarray, perplexity: float) -> np.ndarr
     np.fill_diagonal(squared, np.inf)
     squared -= squared.min(axis=1, keepdims=True)  # only differences count, and exponentials stay in range
     finite = np.where(np.isfinite(squared), squared, 0.0)
+    scale = np.maximum(finite.mean(axis=1, keepdims=True), 1e-300)
+    squared, finite = squared / scale, finite / scale
     low, high = np.zeros(len(points)), np.full(len(points), np.inf)
-    precision = 1 / np.maximum(finite.mean(axis=1), 1e-300)
+    precision = np.ones(len(points))
     wanted = np.log(perplexity)
     for _ in range(_BISECTIONS):
         weights = np.exp(-squared * precision[:, None])
         total = weights.sum(axis=1)
         entropy = np.log(total) + precision * (finite * weights).sum(axis=1) / total
         wide = entropy > wanted
-        low, high = np.where(wide, precision, low), np.where(wide, high, precision)
+        scale = np.maximum(finite.mean(axis=1, keepdims=True), 1e-300)
+    squared, finite = squared / scale, finite / scale
+    low, high = np.where(wide, precision, low), np.where(wide, high, precision)
         precision = np.where(np.isinf(high), 2 * precision, (low + np.where(np.isinf(high), 0, high)) / 2)
     return np.asarray(weights / total[:, None])
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from voxtal.screening.attempts import element_counts
-from voxtal.screening.icsg3d_models import COUNTS, DECODERS, THROUGH_VAE, UNET_ALONE, Latent, Row
+from voxtal.screening.icsg3d_models import COUNTS, DECODERS, EDGES, THROUGH_VAE, UNET_ALONE, Latent, Row
 from voxtal.screening.map_metrics import voxel_scores
 from voxtal.screening.metrics import mean, regression, share
 from voxtal.structures.splits import reduced_formulas
@@ -63,7 +63,6 @@ PUBLISHED_TABLE_5: dict[str, tuple[float, float, float, float]] = {
 
 MOST_TYPES, MOST_ELEMENTS = 10, 15
 """As many formula types and elements as Fig. 6 shows."""
-EDGES = ("a", "b", "c")
 
 
 def map_figures(rows: Sequence[Row]) -> dict[str, Any]:
@@ -73,15 +72,16 @@ def map_figures(rows: Sequence[Row]) -> dict[str, Any]:
     -------
     dict
         For maps as they are (``unet``) and, with a VAE, those that it gives back (``vae``): scores of species maps
-        (means over structures, and ``pooled`` over all their voxels), and for each decoder how crystals come back.
-        Errors are means over those that have any sites; all shares are out of all structures.
+        (means over structures, and ``pooled`` over all their voxels), errors of cells, and for each decoder how
+        crystals come back. Errors of sites are means over those that have any; shares are out of all structures.
     """
     out: dict[str, Any] = {"n": len(rows)}
     for source in (UNET_ALONE, THROUGH_VAE):
         if not rows or f"{source}_right" not in rows[0]:
             continue
         crystals = {decoder: _crystals(rows, f"{source}_{decoder}_") for decoder in DECODERS}
-        out[source] = {"voxels": _voxels(rows, source), "crystals": crystals}
+        cells = {f"{edge}_error_angstrom": mean(_column(rows, f"{source}_{edge}_error")) for edge in EDGES}
+        out[source] = {"voxels": _voxels(rows, source), "cells": cells, "crystals": crystals}
     if rows and "vae_mse" in rows[0]:
         out["vae_mse"] = mean(_column(rows, "vae_mse"))
         out["vae_density_mse"] = mean(_column(rows, "vae_density_mse"))
@@ -109,7 +109,6 @@ def _crystals(rows: Sequence[Row], prefix: str) -> dict[str, Any]:
     return {
         "decoded": share(len(with_sites), n),
         "valid": share(sum(not row[f"{prefix}reason"] for row in rows), n),
-        **{f"{edge}_error_angstrom": mean(_column(with_sites, f"{prefix}{edge}_error")) for edge in EDGES},
         "emd_angstrom": mean(_column(with_sites, f"{prefix}emd")),
         "missing_sites": mean(missing),
         "all_sites": share(int((missing == 0).sum()), n),
@@ -126,8 +125,8 @@ def beside_paper(figures: Mapping[str, Any], decoder: str) -> dict[str, Any]:
         out["label_recall"] = figures[UNET_ALONE]["voxels"]["label_recall"]
     if THROUGH_VAE in figures:
         crystals = figures[THROUGH_VAE]["crystals"][decoder]
-        names = (*(f"{edge}_error_angstrom" for edge in EDGES), "emd_angstrom", "missing_sites")
-        out |= {name: crystals[name] for name in names} | {"vae_mse": figures["vae_mse"]}
+        out |= figures[THROUGH_VAE]["cells"] | {"vae_mse": figures["vae_mse"]}
+        out |= {name: crystals[name] for name in ("emd_angstrom", "missing_sites")}
     return out
 
 

@@ -16,9 +16,10 @@ from voxtal.generation.map_decoding import THRESHOLD, MapDecoder
 from voxtal.models.build import restore
 from voxtal.models.unet import UNet
 from voxtal.models.vae import VAE
-from voxtal.representations.density import DensityGrid, placed_sites
+from voxtal.representations.density import DensityGrid, cell_from_coordinates, placed_sites
+from voxtal.representations.reasons import Undecodable
 from voxtal.runs import RoundPaths, Run
-from voxtal.screening.map_metrics import compared, voxel_counts
+from voxtal.screening.map_metrics import earth_mover_distance, length_errors, voxel_counts
 from voxtal.structures.conditions import Condition
 from voxtal.structures.formula_classes import class_of
 from voxtal.structures.matching import CDVAE, STRICT, Matcher
@@ -36,6 +37,7 @@ UNET_ALONE, THROUGH_VAE = "unet", "vae"
 """What crystals are made of: the true maps, or those that the VAE gives back."""
 DECODERS = {"voxtal": False, "published": True}
 """Name -> whether it is the published watershed."""
+EDGES = ("a", "b", "c")
 COUNTS = ("right", "inside", "found")
 """Of :func:`voxtal.screening.map_metrics.voxel_counts`."""
 
@@ -141,6 +143,9 @@ def judge_block(models: MapModels, rows: np.ndarray) -> list[Row]:
             found |= {"vae_mse": all_channels, "vae_density_mse": density}
     truth = batch.species.cpu().numpy()
     for source, maps in sources.items():
+        for found, row, coordinates in zip(out, models.dataset.rows[rows], maps[:, 1:].cpu().numpy(), strict=True):
+            errors = _edge_errors(coordinates, models.structures.cells[row], models.grid)
+            found |= {f"{source}_{edge}_error": error for edge, error in zip(EDGES, errors, strict=True)}
         species, inside = models.labelled(maps)
         where_ions = voxel_counts(np.where(truth != 0, species, 0), truth)
         segmented = voxel_counts(np.where(inside, species, 0), truth)
@@ -180,16 +185,25 @@ def _identity(models: MapModels, row: int) -> Row:
     }
 
 
+def _edge_errors(coordinates: np.ndarray, cell: np.ndarray, grid: DensityGrid) -> list[float | None]:
+    """Errors of a, b and c, angstrom, of a coordinate grid (3, N, N, N); None where it holds no cell."""
+    try:
+        return length_errors(cell_from_coordinates(coordinates, grid), cell).tolist()
+    except Undecodable:
+        return [None] * 3
+
+
 def _judged(crystal: Decoded, structures: StructureSet, row: int, grid: DensityGrid) -> Row:
     """What is wrong with a decoded crystal. Errors are None where there are no sites to compare."""
     numbers, frac_coords, cell = structures.arrays(row)
     out: Row = {"reason": crystal.reason, "strict": False, "cdvae": False}
-    errors = ("a_error", "b_error", "c_error", "emd", "missing", "composition")
     if not len(crystal.numbers):
-        return out | dict.fromkeys(errors)
-    found = compared((crystal.frac_coords, crystal.cell), placed_sites(frac_coords, cell, grid))
-    same = np.array_equal(np.sort(crystal.numbers), np.sort(numbers))
-    out |= dict(zip(errors, (*found.cell_errors.tolist(), found.sites_error, found.missing, same), strict=True))
+        return out | dict.fromkeys(("emd", "missing", "composition"))
+    out |= {
+        "emd": earth_mover_distance((crystal.frac_coords, crystal.cell), placed_sites(frac_coords, cell, grid)),
+        "missing": abs(len(crystal.numbers) - len(numbers)),
+        "composition": np.array_equal(np.sort(crystal.numbers), np.sort(numbers)),
+    }
     if not crystal.reason:
         original = structures.structure(row)
         decoded = _structure(crystal)

@@ -3,8 +3,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 
 Sites = tuple[np.ndarray, np.ndarray]
@@ -49,29 +47,7 @@ def earth_mover_distance(found: Sites, true: Sites) -> float:
     return float(distances[linear_sum_assignment(distances)].mean())
 
 
-@dataclass(frozen=True)
-class Reconstruction:
-    """How one structure came back from its maps.
-
-    Attributes
-    ----------
-    cell_errors
-        (3,) differences of the lengths a, b, c, angstrom.
-    sites_error
-        Earth mover's distance of the sites, angstrom.
-    missing
-        Sites too few or too many.
-    """
-
-    cell_errors: np.ndarray
-    sites_error: float
-    missing: int
-
-
-def compared(found: Sites, true: Sites) -> Reconstruction:
-    """What is found beside the truth, both in the frame of the maps."""
-    (sites, cell), (true_sites, true_cell) = found, true
+def length_errors(cell: np.ndarray, true_cell: np.ndarray) -> np.ndarray:
+    """(3,) absolute differences of the lengths a, b, c, angstrom, of two cells (3, 3; rows)."""
     lengths, true_lengths = (np.linalg.norm(matrix, axis=1) for matrix in (cell, true_cell))
-    return Reconstruction(
-        np.abs(lengths - true_lengths), earth_mover_distance(found, true), abs(len(sites) - len(true_sites))
-    )
+    return np.asarray(np.abs(lengths - true_lengths))
