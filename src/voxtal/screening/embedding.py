@@ -63,18 +63,15 @@ def conditional_probabilities(points: np.ndarray, perplexity: float) -> np.ndarr
     finite = np.where(np.isfinite(squared), squared, 0.0)
     scale = np.maximum(finite.mean(axis=1, keepdims=True), 1e-300)
     squared, finite = squared / scale, finite / scale
-    low, high = np.zeros(len(points)), np.full(len(points), np.inf)
-    precision = np.ones(len(points))
-    wanted = np.log(perplexity)
+    precision, low, high = np.ones(len(points)), np.zeros(len(points)), np.full(len(points), np.inf)
     for _ in range(_BISECTIONS):
         weights = np.exp(-squared * precision[:, None])
         total = weights.sum(axis=1)
         entropy = np.log(total) + precision * (finite * weights).sum(axis=1) / total
-        wide = entropy > wanted
-        scale = np.maximum(finite.mean(axis=1, keepdims=True), 1e-300)
-    squared, finite = squared / scale, finite / scale
-    low, high = np.where(wide, precision, low), np.where(wide, high, precision)
-        precision = np.where(np.isinf(high), 2 * precision, (low + np.where(np.isinf(high), 0, high)) / 2)
+        wide = entropy > np.log(perplexity)
+        low, high = np.where(wide, precision, low), np.where(wide, high, precision)
+        open_ended = np.isinf(high)
+        precision = np.where(open_ended, 2 * precision, (low + np.where(open_ended, 0, high)) / 2)
     return np.asarray(weights / total[:, None])
 
 
