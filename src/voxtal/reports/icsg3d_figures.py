@@ -156,13 +156,13 @@ def errors_figure(errors: Mapping[str, np.ndarray], published: Mapping[str, floa
             finite = values[np.isfinite(values)]
             top = float(np.quantile(finite, 0.98)) if len(finite) else 1.0
             axes.hist(np.minimum(finite, top), bins=30, color=ROUND_COLOURS[0])
-            if len(finite):
-                axes.axvline(finite.mean(), color=ROUND_COLOURS[1], label=f"mean {finite.mean():.3f}")
             if title in published:
                 axes.axvline(published[title], color=_GREY, linestyle="dashed", label=f"published {published[title]}")
+            if len(finite):
+                axes.axvline(finite.mean(), color=ROUND_COLOURS[1], label=f"mean {finite.mean():.3f}")
+                axes.legend()
             axes.set(xlabel=title, ylabel="structures")
             axes.set_title(f"n = {len(finite)}, the last bar holds all beyond", fontsize=7)
-            axes.legend()
 
     write_png(draw, path, 3.0 * len(errors), 2.8)
 
@@ -204,7 +204,7 @@ def _parity(axes: Any, points: Sequence[Mapping[str, Any]], log10: bool) -> None
         x, y = values[kept & (splits == split)].T
         label = f"{SPLIT_NAMES.get(split, split)} (n = {len(x)})"
         axes.scatter(x, y, s=4, linewidths=0, alpha=0.5, color=ROUND_COLOURS[k % 6], label=label)
-    if log10:
+    if log10 and kept.any():
         axes.set(xscale="log", yscale="log")
     if kept.any():
         limits = values[kept].min(), values[kept].max()
