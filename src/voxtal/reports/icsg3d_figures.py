@@ -46,19 +46,26 @@ def code_density_figure(codes: np.ndarray, path: Path) -> None:
 def embedding_figure(places: np.ndarray, classes: Sequence[str], energies: np.ndarray, path: Path) -> None:
     """Codes in the plane (n, 2) by t-SNE, coloured by class and by formation energy (n,), eV/atom (Fig. 3)."""
     kinds = np.array(classes)
+    size = float(np.clip(3000 / max(len(places), 1), 4, 25))
 
     def draw(figure: Figure) -> None:
         left, right = figure.subplots(1, 2)
         for k, kind in enumerate(sorted(set(classes))):
             x, y = places[kinds == kind].T
-            left.scatter(x, y, s=5, linewidths=0, color=ROUND_COLOURS[k % 6], label=f"{kind} (n = {len(x)})")
+            left.scatter(x, y, s=size, linewidths=0, color=ROUND_COLOURS[k % 6], label=f"{kind} (n = {len(x)})")
         left.legend(markerscale=2)
         known = np.isfinite(energies)
-        right.scatter(*places[~known].T, s=5, linewidths=0, color="#d9dce0")
+        right.scatter(*places[~known].T, s=size, linewidths=0, color="#d9dce0")
         if known.any():
             limits = np.quantile(energies[known], (0.02, 0.98))
             drawn = right.scatter(
-                *places[known].T, s=5, linewidths=0, c=energies[known], vmin=limits[0], vmax=limits[1], cmap="viridis"
+                *places[known].T,
+                s=size,
+                linewidths=0,
+                c=energies[known],
+                vmin=limits[0],
+                vmax=limits[1],
+                cmap="viridis",
             )
             figure.colorbar(drawn, ax=right, label="formation energy (eV/atom)")
         for axes in (left, right):
@@ -75,7 +82,7 @@ def slices_figure(
     Parameters
     ----------
     images
-        Densities, electrons per cubic angstrom, each row on its own scale, from the largest of its first column; or
+        Densities, electrons per cubic angstrom, each row on its own scale, from 0 to the largest of its ends; or
         with ``species`` atomic numbers, 0 for none, one colour each. NaN is left out.
     path
         PNG to write.
@@ -86,7 +93,7 @@ def slices_figure(
     def draw(figure: Figure) -> None:
         panels = figure.subplots(rows, len(drawn), squeeze=False)
         for i in range(rows):
-            top = float(images[i, drawn[0]].max()) or 1.0
+            top = float(images[i, [drawn[0], drawn[-1]]].max()) or 1.0
             for axes, k in zip(panels[i], drawn, strict=True):
                 _slice(axes, images[i, k], top, species)
                 axes.set(xticks=[], yticks=[])

@@ -106,7 +106,7 @@ def evaluate_icsg3d(
             if communicator.rank == 0 and pictures:
                 _picture(out, models, run.config.seed, progress)
     if properties:
-        on_root(communicator, lambda: _judge_properties(out, run, paths, properties, progress))
+        on_root(communicator, lambda: judge_properties(out, run, paths, properties, progress))
     if have_attempts:
         on_root(communicator, lambda: _judge_attempts(out, paths))
     return out
@@ -208,7 +208,8 @@ def _pairs(rows: np.ndarray, energies: np.ndarray, seed: int) -> np.ndarray:
     return np.array([rows[rng.choice(group, 2, replace=False)] for group in groups], dtype=np.int64).reshape(-1, 2)
 
 
-def _judge_properties(out: Evaluation, run: Run, paths: RoundPaths, names: list[str], progress: Progress) -> None:
+def judge_properties(out: Evaluation, run: Run, paths: RoundPaths, names: list[str], progress: Progress) -> None:
+    """Errors of the CGCNNs of a round on held-out structures and some of the training ones."""
     structures = StructureSet.read(paths.structures)
     every = np.arange(len(structures))
     chosen = {name: every[in_split(structures, every, name)] for name in (HELDOUT, TRAIN)}
