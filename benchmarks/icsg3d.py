@@ -38,11 +38,7 @@ def print_training(rounds: dict[str, RoundPaths]) -> None:
 
 def print_around(paths: RoundPaths) -> None:
     """Table 2: what is left of attempts around each compound, of files that hold its steps."""
-    found: list[dict[str, Any]] = []
-    for path in sorted(paths.candidates.parent.glob("*/*.json")):
-        content = read_json(path)
-        if isinstance(content, dict) and "steps" in content:
-            found.append(content)
+    found = [read_json(path) for path in sorted(paths.candidates.parent.glob("*/funnel.json"))]
     if found:
         steps = [step["step"] for step in found[0]["steps"]]
         published = [f"{step['published_percent']}%" for step in found[0]["steps"]]

@@ -66,8 +66,7 @@ def _paths_of(paths: RoundPaths, name: str | None) -> RoundPaths:
     named = replace(paths, attempts=paths.candidates.parent / name)
     if not named.candidates.is_file():
         raise UserError(
-            f"There are no attempts at {named.candidates}; make them with `voxtal generate --model icsg3d` and the same "
-            "--name."
+            f"There are no attempts at {named.candidates}; make them with `voxtal generate --model icsg3d` and --name."
         )
     return named
 
