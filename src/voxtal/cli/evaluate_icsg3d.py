@@ -82,6 +82,8 @@ def _conclude(found: Evaluation, paths: RoundPaths, folder: Path) -> None:
     write_rows(folder / "attempts.csv", found.attempts)
     draw(found, folder)
     print_tables(found.figures)
+    if left_out := found.figures.get("without_condition"):
+        typer.echo(f"{left_out} structures have no value of what the VAE is told, and are not judged.")
     for model in found.figures["missing"]:
         typer.echo(f"There is no {model} in {paths.root} to judge yet; make it with `voxtal train {model}`.")
     if "attempts" not in found.figures:
