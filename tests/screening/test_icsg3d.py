@@ -75,6 +75,8 @@ def test_every_figure_has_its_denominator(trained: tuple[Run, RoundPaths], evalu
                 assert crystals["emd_angstrom"]["n"] == crystals["decoded"]["n"]
     properties = evaluated.figures["properties"]["formation_energy"]
     assert properties["heldout"]["n"] == (held & known).sum()
+    drawn = [point["target"] for point in evaluated.parity["formation_energy"] if point["split"] == HELDOUT]
+    assert drawn == structures.properties[FORMATION_ENERGY][held & known].tolist()
     assert evaluated.figures["missing"] == []
     assert "attempts" not in evaluated.figures
 

@@ -229,7 +229,7 @@ def judge_properties(out: Evaluation, run: Run, paths: RoundPaths, names: list[s
 
 
 def _parity(split: str, targets: np.ndarray, predicted: np.ndarray, log10: bool) -> list[Row]:
-    known = np.isfinite(targets) & (~log10 | (targets > 0))
+    known = np.isfinite(targets) & ((targets > 0) if log10 else True)
     pairs = zip(targets[known].tolist(), predicted[known].tolist(), strict=True)
     return [{"split": split, "target": target, "predicted": value} for target, value in pairs]
 
