@@ -208,6 +208,19 @@ def test_maps_of_another_kind_are_refused(trained: tuple[Run, RoundPaths]) -> No
         evaluate_icsg3d(Run(run.root, config), paths, quiet, SerialCommunicator())
 
 
+def test_structures_without_the_condition(trained: tuple[Run, RoundPaths], tmp_path: Path) -> None:
+    """A VAE on structures that lack what it is told, such as fresh ones: there is nothing to judge, and no average."""
+    run, paths = trained
+    there = Run(tmp_path, run.config).round(0)
+    there.root.mkdir()
+    for name in ("density", "train"):
+        (there.root / name).symlink_to(paths.root / name)
+    structures = StructureSet.read(paths.structures)
+    replace(structures, properties={}).write(there.structures)
+    with pytest.raises(UserError, match="has a finite formation_energy, which the VAE is told"):
+        evaluate_icsg3d(run, there, quiet, SerialCommunicator())
+
+
 def test_rows_as_a_table(evaluated: Evaluation, tmp_path: Path) -> None:
     """Who looks for the bad ones needs the ids; a table of True and None cannot be read by every program."""
     write_rows(tmp_path / "rows.csv", evaluated.rows)

@@ -145,6 +145,11 @@ def _judge_maps(
     rows = np.arange(models.dataset.n_structures)
     if models.vae is not None:
         rows = models.known(rows)
+        if not len(rows) and models.condition is not None:
+            raise UserError(
+                f"No structure of {models.dataset.folder} has a finite {' and '.join(models.condition.properties)}, which "
+                "the VAE is told: evaluate it in a round whose structures have it."
+            )
         out.figures["without_condition"] = models.dataset.n_structures - len(rows)
     members = {name: rows[in_split(models.structures, models.dataset.rows[rows], name)] for name in (HELDOUT, TRAIN)}
     out.figures["maps"] = {}
@@ -173,8 +178,10 @@ def _picture(out: Evaluation, models: MapModels, seed: int, progress: Progress) 
     held = models.known(held)
     if len(held):
         out.reconstructions = reconstructions(models, _spaced(held, RECONSTRUCTED))
-    trained = np.flatnonzero(in_split(models.structures, models.dataset.rows, TRAIN))
-    codes = _encoded(models, _spaced(models.known(trained), MOST_EMBEDDED), progress)
+    trained = models.known(np.flatnonzero(in_split(models.structures, models.dataset.rows, TRAIN)))
+    if not len(trained):
+        return
+    codes = _encoded(models, _spaced(trained, MOST_EMBEDDED), progress)
     out.codes = codes.drawn(seed)
     out.figures["codes"] = latent_figures(codes, seed)
     rows = models.dataset.rows[codes.rows]
