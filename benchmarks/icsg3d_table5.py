@@ -11,9 +11,9 @@ trained three times, in FOLDER, on the same structures and with the same steps a
 
 All figures are of the held-out structures of RUN's split: mean squared error of the maps that the VAE gives back (the
 density is another one with sigma 1), recall of the UNet on true maps, distance and number of the sites that come back
-through VAE and UNet, by voxtal's decoder and by the published one; how many gave any sites, of all, without which there is no
-distance, and how many are the same crystal by the strict matcher. A second call carries on, and takes
-what is trained already. Seconds are of the processor, in this call.
+through VAE and UNet, by voxtal's decoder and by the published one; how many gave any sites, of all, without which there
+is no distance, and how many are the same crystal by the strict matcher. A second call carries on, and takes what is
+trained already. Seconds are of the processor, in this call.
 """
 
 from __future__ import annotations

@@ -147,8 +147,8 @@ def _judge_maps(
         rows = models.known(rows)
         if not len(rows) and models.condition is not None:
             raise UserError(
-                f"No structure of {models.dataset.folder} has a finite {' and '.join(models.condition.properties)}, which "
-                "the VAE is told: evaluate it in a round whose structures have it."
+                f"No structure of {models.dataset.folder} has a finite {' and '.join(models.condition.properties)}, "
+                "which the VAE is told: evaluate it in a round whose structures have it."
             )
         out.figures["without_condition"] = models.dataset.n_structures - len(rows)
     members = {name: rows[in_split(models.structures, models.dataset.rows[rows], name)] for name in (HELDOUT, TRAIN)}
