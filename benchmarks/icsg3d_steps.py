@@ -1,8 +1,13 @@
-"""Samples per second of a UNet step and a VAE step of ICSG3D, beside the published way.
+"""How fast ICSG3D's parts are, each beside the published way: maps, training steps, sites of maps, atom graphs.
 
-    python benchmarks/icsg3d_steps.py STRUCTURES.h5 [--device cuda] [--rows 40] [--rounds 1]
+    python benchmarks/icsg3d_steps.py STRUCTURES.h5 [--device cuda] [--rows 40] [--rounds 1] [--only maps decoding]
+    python benchmarks/icsg3d_steps.py STRUCTURES.h5 --run RUN --only samples      # 1,000 of trained networks
 
-Three ways, in turns, so that other work on the machine meets all alike:
+Maps, structures a second: density, species and coordinates from the structure to files that training reads. Published:
+distances of all voxels to all sites at once, but loops over voxels and sites for the species, and three dense .npy
+files; voxtal: shards.
+
+Training steps, three ways, in turns, so that other work on the machine meets all alike:
 
 - published: the published network and batch (10, 20); each map and each of its ten turns read dense from .npy files of
   its own (density, species and coordinates, as the authors' code has them on disk); species as one-hot vectors of 95
@@ -14,26 +19,43 @@ Three ways, in turns, so that other work on the machine meets all alike:
 The VAE's step has the UNet's features in it (alpha above 0), of an untrained UNet of the same preset, whose values cost
 nothing. Structures are the first rows of the set, in right-angled cells. On the CPU one thread, and seconds of the
 processor, so that a second job on the machine counts little; on a GPU seconds of the clock.
+
+Decoding: 1,000 samples on two processes, seconds of the clock, and seconds of a processor for each. Without a run the
+samples are true maps, with 2% of noise and as many voxels mislabelled, as a good network leaves them: sites alone. With
+RUN they are drawn from its VAE and labelled by its UNet: everything from the code to the checked crystal.
+
+Atom graphs for CGCNN: the first table of benchmarks/cgcnn.py.
 """
 
 from __future__ import annotations
 
 import argparse
+import multiprocessing
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from cgcnn import PADDED, graph_rates
+from scipy.spatial.distance import cdist
 from torch import Tensor
 
-from voxtal.cli.common import print_table
+from voxtal.cli.common import open_run, pick_round, print_table
 from voxtal.config import Config, build_config
 from voxtal.data.dataset import DensityDataset
 from voxtal.data.voxelize import voxelize
+from voxtal.generation.map_decoding import MapDecoder
 from voxtal.parallel.communicator import SerialCommunicator
 from voxtal.parallel.data_parallel import DataParallel
+from voxtal.representations.density import DensityGrid, coordinate_grid, encode_density, placed_sites
+from voxtal.representations.density_decoding import decode_density
+from voxtal.representations.ionic_radii import ionic_radii
+from voxtal.representations.reasons import Undecodable
+from voxtal.representations.watershed import decode_watershed
+from voxtal.screening.icsg3d_models import MapModels
 from voxtal.structures.conditions import Condition
 from voxtal.structures.structure_set import StructureSet
 from voxtal.training.density_data import MapBatch, TurnedMaps
@@ -161,6 +183,164 @@ def prepared(structures: Path, folder: Path, rows: int, preset: str, device: str
     return config, DensityDataset(folder / preset)
 
 
+def published_maps(numbers: np.ndarray, frac_coords: np.ndarray, cell: np.ndarray, grid: DensityGrid) -> Any:
+    """Density and species (N, N, N) float64, in right-angled cells, one voxel and one site after another."""
+    sites, box_cell = placed_sites(frac_coords, cell, grid)
+    radii = ionic_radii(numbers)
+    edges = np.linalg.norm(box_cell, axis=1)
+    centres = np.stack(np.meshgrid(*[grid.centres] * 3, indexing="ij"), axis=-1).reshape(-1, 3) * edges
+    distances = cdist(centres, sites * edges)
+    inside = np.zeros(distances.shape)
+    for voxel, row in enumerate(distances):
+        for site, distance in enumerate(row):
+            if distance < radii[site]:
+                if inside[voxel].any():
+                    inside[voxel] = 0
+                    inside[voxel, np.argmin(row)] = 1
+                else:
+                    inside[voxel, site] = 1
+    density = np.exp(-(distances**2) / (2 * radii**2)) @ (numbers / radii**3) / (2 * np.pi) ** 1.5
+    return density.reshape([grid.size] * 3), (inside @ numbers).reshape([grid.size] * 3)
+
+
+def map_rates(structures: StructureSet, folder: Path, config: Config, seconds: float) -> list[tuple[object, ...]]:
+    """Structures per second of the processor, published and ours."""
+    folder.mkdir()
+    grid, n = DensityGrid.of(config.density), len(structures)
+    first = [structures.arrays(i) for i in range(n)]
+    density, species = published_maps(*first[0], grid)
+    ours = encode_density(*first[0], grid)
+    assert np.abs(density - ours.density).max() < 1e-4 * density.max()
+    assert (species != ours.species).mean() < 0.01
+    done, began = 0, time.process_time()
+    while not done or time.process_time() - began < seconds:
+        maps = published_maps(*first[done % n], grid)
+        for name, values in (("density", maps[0]), ("species", maps[1])):
+            np.save(folder / f"{name}-{done}.npy", values)
+        np.save(folder / f"coordinates-{done}.npy", coordinate_grid(first[done % n][2], grid).astype(np.float64))
+        done += 1
+    published = done / (time.process_time() - began)
+    given = folder / "given.h5"
+    structures.write(given)
+    done, began = 0, time.process_time()
+    while not done or time.process_time() - began < seconds:
+        voxelize(given, folder / f"shards-{done}", config.density, SerialCommunicator())
+        done += n
+    rate = done / (time.process_time() - began)
+    return [(f"{published:.2f}", f"{rate:,.0f}", f"{rate / published:,.0f}")]
+
+
+Maps = tuple[np.ndarray, np.ndarray, np.ndarray]
+
+
+def noisy_maps(structures: StructureSet, n: int, grid: DensityGrid, noise: float) -> list[Maps]:
+    """Density, species and cell of ``n`` samples, structures in turn, each with its own noise."""
+    out, rng = [], np.random.default_rng(0)
+    for k in range(n):
+        maps = encode_density(*structures.arrays(k % len(structures)), grid)
+        normal = rng.normal(0, noise * maps.density.max(), maps.density.shape)
+        wrong = rng.random(maps.species.shape) < noise
+        present = np.append(np.unique(maps.species), 0)
+        species = np.where(wrong, rng.choice(present, maps.species.shape), maps.species).astype(np.uint8)
+        out.append((maps.density + normal.astype(np.float32), species, maps.cell))
+    return out
+
+
+def sites_of(job: tuple[Maps, DensityGrid, bool]) -> float:
+    """Seconds of the processor for one sample."""
+    (density, species, cell), grid, published = job
+    began = time.process_time()
+    try:
+        if published:
+            decode_watershed(species, species != 0, cell, grid)
+        else:
+            decode_density(density, species, cell, grid)
+    except Undecodable:
+        pass
+    return time.process_time() - began
+
+
+def samples_of(job: tuple[Path, int, int, bool]) -> float:
+    """Seconds of the processor for some samples of a run's networks, from code to crystal."""
+    root, seed, n, published = job
+    models = _models_of(root)
+    began = time.process_time()
+    rng = np.random.default_rng(seed)
+    rows = rng.choice(models.known(np.arange(models.dataset.n_structures)), n)
+    assert models.vae is not None, "RUN has no VAE"
+    codes = torch.from_numpy(rng.standard_normal((n, models.vae.latent)).astype(np.float32))
+    maps = models.decoded(codes.to(models.arithmetic.device), models.conditions(rows))
+    MapDecoder(models.unet, models.grid, published).decode(maps)
+    return time.process_time() - began
+
+
+_OPENED: dict[Path, MapModels] = {}
+
+
+def _models_of(root: Path) -> MapModels:
+    if root not in _OPENED:
+        torch.set_num_threads(1)
+        run = open_run(root)
+        _OPENED[root] = MapModels.of(run, pick_round(run, None))
+    return _OPENED[root]
+
+
+def on_two_processes(work: Callable[[Any], float], jobs: list[list[Any]], warm: list[Any]) -> list[tuple[float, float]]:
+    """Seconds of the clock and of processors for each list of jobs; ``warm`` is done first and not counted."""
+    with multiprocessing.get_context("spawn").Pool(2) as pool:
+        pool.map(work, warm, chunksize=1)
+        out = []
+        for each in jobs:
+            began = time.perf_counter()
+            seconds = sum(pool.imap_unordered(work, each))
+            out.append((time.perf_counter() - began, seconds))
+    return out
+
+
+def decoding_rows(found: list[tuple[float, float]], n: int) -> list[tuple[object, ...]]:
+    names = ("published watershed", "voxtal")
+    return [
+        (name, f"{clock:.1f}", f"{1000 * seconds / n:.1f}", f"{found[0][1] / seconds:.1f}")
+        for name, (clock, seconds) in zip(names, found, strict=True)
+    ]
+
+
+def step_rows(arguments: argparse.Namespace, folder: Path) -> list[tuple[object, ...]]:
+    """Samples per second of training steps."""
+    table: list[tuple[object, ...]] = []
+    (paper, maps), (laptop, own_maps) = (
+        prepared(arguments.structures, folder, arguments.rows, preset, arguments.device)
+        for preset in ("paper", "laptop")
+    )
+    plain = Arithmetic(torch.device(arguments.device), "float32")
+    own = Arithmetic.of(laptop.train)
+    for model in arguments.models:
+        if model == "unet":
+            old, same, new = (
+                unet_task(PublishedUNetTask, paper, maps, plain),
+                unet_task(UNetTask, paper, maps, plain),
+                unet_task(UNetTask, laptop, own_maps, own),
+            )
+        else:
+            old, same = vae_task(paper, maps, plain), vae_task(paper, maps, plain)  # type: ignore[assignment]
+            new = vae_task(laptop, own_maps, own)  # type: ignore[assignment]
+        ways = [Timed(as_published(old, folder / f"files-{model}")), Timed(same), Timed(new)]
+        for _ in range(arguments.rounds):
+            for way in ways:
+                way.go_on(arguments.seconds)
+        published, *others = (way.rate for way in ways)
+        ratios = [f"{rate / published:.1f}" for rate in others]
+        table.append((model, *(f"{rate:,.3g}" for rate in (published, *others)), *ratios))
+        print(*table[-1], flush=True)
+    return table
+
+
+PARTS = ("maps", "steps", "decoding", "samples", "graphs")
+NOISE = 0.02
+AT_ONCE = 20
+"""Samples of a job of trained networks."""
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("structures", type=Path)
@@ -169,40 +349,44 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--seconds", type=float, default=5.0)
     parser.add_argument("--models", nargs="+", choices=("unet", "vae"), default=("unet", "vae"))
+    parser.add_argument("--run", type=Path, help="whose networks make the samples of --only samples")
+    parser.add_argument("--samples", type=int, default=1000)
+    parser.add_argument("--only", nargs="+", choices=PARTS, help="all, if not given; samples needs --run")
     arguments = parser.parse_args()
+    parts = arguments.only or [part for part in PARTS if part != "samples" or arguments.run]
+    if "samples" in parts and not arguments.run:
+        parser.error("--only samples needs --run RUN")
     torch.set_num_threads(1)
-    table = []
+    structures, n = StructureSet.read(arguments.structures, 0, arguments.rows), arguments.samples
+    config = build_config({"preset": "laptop"})
+    grid = DensityGrid.of(config.density)
+    timed = ("way", "s on two processes", "ms of a processor a sample", "faster")
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
-        (paper, maps), (laptop, own_maps) = (
-            prepared(arguments.structures, folder, arguments.rows, preset, arguments.device)
-            for preset in ("paper", "laptop")
-        )
-        plain = Arithmetic(torch.device(arguments.device), "float32")
-        own = Arithmetic.of(laptop.train)
-        for model in arguments.models:
-            if model == "unet":
-                old, same, new = (
-                    unet_task(PublishedUNetTask, paper, maps, plain),
-                    unet_task(UNetTask, paper, maps, plain),
-                    unet_task(UNetTask, laptop, own_maps, own),
-                )
-            else:
-                old, same = vae_task(paper, maps, plain), vae_task(paper, maps, plain)  # type: ignore[assignment]
-                new = vae_task(laptop, own_maps, own)  # type: ignore[assignment]
-            ways = [Timed(as_published(old, folder / f"files-{model}")), Timed(same), Timed(new)]
-            for _ in range(arguments.rounds):
-                for way in ways:
-                    way.go_on(arguments.seconds)
-            published, *others = (way.rate for way in ways)
-            ratios = [f"{rate / published:.1f}" for rate in others]
-            table.append((model, *(f"{rate:,.3g}" for rate in (published, *others)), *ratios))
-            print(*table[-1], flush=True)
-    print_table(
-        f"Training steps on {arguments.device}, samples per second and their ratio to the published way",
-        ("model", "published", "its network, voxtal", "voxtal", "/ (its network)", "/ (voxtal)"),
-        table,
-    )
+        if "maps" in parts:
+            found = map_rates(structures, folder / "maps", config, arguments.seconds)
+            print_table("Maps to files, structures/s of a processor", ("published", "voxtal", "/ published"), found)
+        if "steps" in parts:
+            print_table(
+                f"Training steps on {arguments.device}, samples per second and their ratio to the published way",
+                ("model", "published", "its network, voxtal", "voxtal", "/ (its network)", "/ (voxtal)"),
+                step_rows(arguments, folder),
+            )
+        if "decoding" in parts:
+            maps = noisy_maps(structures, n, grid, NOISE)
+            ways = [[(one, grid, published) for one in maps] for published in (True, False)]
+            rows = decoding_rows(on_two_processes(sites_of, ways, [way[0] for way in ways] * 2), n)
+            print_table(f"Sites of {n} maps with {NOISE:.0%} of noise", timed, rows)
+        if "samples" in parts:
+            jobs = [(arguments.run, seed, min(AT_ONCE, n - seed)) for seed in range(0, n, AT_ONCE)]
+            ways = [[(*job, published) for job in jobs] for published in (True, False)]
+            rows = decoding_rows(on_two_processes(samples_of, ways, [(arguments.run, 0, 1, True)] * 4), n)
+            print_table(f"{n} samples of {arguments.run}, code to crystal", timed, rows)
+        if "graphs" in parts:
+            fits = structures.subset(np.flatnonzero(np.diff(structures.offsets) <= PADDED))
+            (folder / "cifs").mkdir()
+            rates = graph_rates(fits, folder / "cifs", arguments.seconds)
+            print_table("Atom graphs", ("way", "structures/s", "/ published"), rates)
 
 
 if __name__ == "__main__":

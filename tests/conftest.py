@@ -172,3 +172,63 @@ def quiet() -> Callable[[str, int], Any]:
 def trained_run(once_trained_run: Run, tmp_path: Path) -> Run:
     """A run of one's own: voxels and four small trained models of :func:`copper_gold`, labels made up."""
     return Run(shutil.copytree(once_trained_run.root, tmp_path / "trained"), once_trained_run.config)
+
+
+ICSG3D: dict[str, Any] = {
+    "seed": 1,
+    "density": {"grid": 16},
+    "train": {
+        "device": "cpu",
+        "precision": "float32",
+        "unet": {"width": 8, "levels": 2, "steps": 60, "batch_size": 4, "learning_rate": 1e-2, "rotations": 0},
+        "vae": {
+            "width": 4,
+            "latent": 8,
+            "steps": 60,
+            "batch_size": 4,
+            "learning_rate": 1e-2,
+            "rotations": 0,
+            "ions": 8,
+        },
+        "cgcnn": {"width": 8, "layers": 1, "steps": 20, "batch_size": 8},
+    },
+}
+"""Networks of ICSG3D that are trained in seconds on :func:`icsg3d_run`."""
+
+
+@pytest.fixture(scope="session")
+def icsg3d_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Round 0 of eighteen ABO3 and four AB, one without a formation energy, with UNet, VAE and a CGCNN; only to be
+    read."""
+    from pymatgen.core import Lattice, Structure
+
+    from voxtal.data.voxelize import voxelize
+    from voxtal.parallel.communicator import SerialCommunicator
+    from voxtal.structures.splits import with_split
+    from voxtal.training.stages import train_model
+
+    sites = [[0, 0, 0], [0.5, 0.5, 0.5], [0.5, 0.5, 0], [0.5, 0, 0.5], [0, 0.5, 0.5]]
+    pairs = [(a, b) for a in ("Ca", "Sr", "Ba") for b in ("Ti", "Zr", "Hf")]
+    structures: list[Any] = [
+        Structure(Lattice.cubic(3.8 + 0.03 * i), [a, b, "O", "O", "O"], sites) for i, (a, b) in enumerate(2 * pairs)
+    ]
+    structures += [Structure(Lattice.cubic(3.2 + 0.1 * i), [a, b], sites[:2]) for i, (a, b) in enumerate(pairs[:4])]
+    energies = np.linspace(-3, 0.5, len(structures))
+    energies[5] = np.nan
+    root = tmp_path_factory.mktemp("icsg3d")
+    write_config(root / "voxtal.toml", ICSG3D)
+    run = Run(root, build_config(ICSG3D))
+    paths = run.round(0)
+    given = StructureSet.from_structures(
+        structures, [f"s{i}" for i in range(len(structures))], {"formation_energy": energies}
+    )
+    with_split(given, "composition", 0.2, 0.1, 0).write(paths.structures)
+    voxelize(paths.structures, paths.density, run.config.density, SerialCommunicator())
+    for model in ("unet", "vae", "cgcnn"):
+        train_model(run, paths, model, _quiet)
+    return root
+
+
+@contextmanager
+def _quiet(_what: str, _total: int) -> Iterator[Callable[..., None]]:
+    yield lambda *_: None

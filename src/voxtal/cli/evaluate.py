@@ -19,6 +19,12 @@ if TYPE_CHECKING:
     from voxtal.runs import RoundPaths, Run
 
 
+class Model(StrEnum):
+    """Systems of networks that are not judged by crystal graphs."""
+
+    ICSG3D = "icsg3d"
+
+
 class Baseline(StrEnum):
     """What attempts are compared with."""
 
@@ -29,6 +35,14 @@ def evaluate(
     run: RunOption = Path("."),
     set_: SetOption = None,
     round_: RoundOption = None,
+    model: Annotated[
+        Model | None,
+        typer.Option("--model", help="icsg3d: judge the UNet, VAE and CGCNNs of a round, and what they generated."),
+    ] = None,
+    name: Annotated[
+        str | None,
+        typer.Option("--name", metavar="NAME", help="With --model: attempts that `voxtal generate --name` made."),
+    ] = None,
     roundtrip: Annotated[
         Path | None,
         typer.Option(
@@ -112,12 +126,16 @@ def evaluate(
     With --structures and --known, judge any attempts instead: valid, unique, novel, stable, out of all of them. Without
     those two but with --relax, --systems or --baseline, the attempts are the round's.
 
+    With --model icsg3d, judge a round of ICSG3D instead: species maps, crystals through the VAE, properties, attempts.
+
     With --roundtrip, judge a representation instead: how many structures does decoding give back, and how exactly?
     Its settings are those of the run directory's voxtal.toml, if there is one.
 
     Example: voxtal evaluate --run runs/co-hf --round 1 --against runs/co-hf-paper
 
     Example: voxtal evaluate --structures generated.h5 --known training.h5 --relax 100 --baseline substitution
+
+    Example: voxtal evaluate --model icsg3d --run runs/cubic
 
     Example: mpirun -n 4 voxtal evaluate --roundtrip structures.h5 --set preset=paper --json roundtrip.json
 
@@ -142,6 +160,15 @@ def evaluate(
     )
     communicator = world()
     with together(communicator):
+        if model is not None:
+            if question.asked() or against or roundtrip is not None or json_ is not None:
+                raise UserError("--model icsg3d judges a round; leave the options of attempts and representations out.")
+            from voxtal.cli.evaluate_icsg3d import evaluate_round
+
+            evaluate_round(run, set_ or [], round_, name, communicator)
+            return
+        if name is not None:
+            raise UserError("--name belongs to --model icsg3d.")
         if roundtrip is not None:
             if question.asked() or against:
                 raise UserError("--roundtrip judges a representation; leave the options of attempts and rounds out.")

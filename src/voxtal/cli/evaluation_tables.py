@@ -19,7 +19,8 @@ def share_text(one: Figures) -> str:
     return interval if one["n"] is None else f"{one['n']}/{one['of']} = {interval}"
 
 
-def _mean_text(one: Figures) -> str:
+def mean_text(one: Figures) -> str:
+    """A mean with its standard error: ``0.061 +- 0.004 (n = 190)``."""
     error = "" if one["standard_error"] is None else f" +- {one['standard_error']:.3f}"
     return "-" if one["mean"] is None else f"{one['mean']:.3f}{error} (n = {one['n']})"
 
@@ -55,8 +56,8 @@ _ATTEMPTS: tuple[tuple[str, str, Text], ...] = (
     ("labelled_of_sampled", "relaxation gave an energy, of sample", share_text),
     ("with_competing_of_labelled", "their system has known compounds, of these", share_text),
     ("complete_hull_of_labelled", "and so has each of its subsystems, of these", share_text),
-    ("mean_abs_delta_ef_ev_per_atom", "mean |dE_f| of relaxation, eV/atom", _mean_text),
-    ("rmsd_angstrom", "mean RMSD to relaxed, A", _mean_text),
+    ("mean_abs_delta_ef_ev_per_atom", "mean |dE_f| of relaxation, eV/atom", mean_text),
+    ("rmsd_angstrom", "mean RMSD to relaxed, A", mean_text),
     ("negative_ef_of_labelled", "E_f < 0 after relaxation, of these", share_text),
     ("relaxed_into_known_of_labelled", "relaxed into a known phase, of these", share_text),
     ("metastable_of_sampled", "E_hull <= 0.1 eV/atom, of sample", share_text),
@@ -72,7 +73,7 @@ _BESIDE_PAPER: tuple[tuple[str, str, str, Text], ...] = (
     ("constraint_r2_heldout", "constraint's R2, held out", ".2f", _value_text),
     ("valid", "valid, of attempts", ".0%", share_text),
     ("distinct_of_valid", "distinct (V.U.N.), of valid", ".0%", share_text),
-    ("mean_abs_delta_ef_ev_per_atom", "mean |dE_f| of relaxation, eV/atom", ".2f", _mean_text),
+    ("mean_abs_delta_ef_ev_per_atom", "mean |dE_f| of relaxation, eV/atom", ".2f", mean_text),
     ("negative_ef_of_labelled", "E_f < 0 after relaxation, of relaxed", ".0%", share_text),
 )
 """Key, title, format of the published number, and how ours is told."""

@@ -1,60 +1,53 @@
-"""What ICSG3D reports of its networks: recall of species maps, distances of sites, errors of cells (table 5)."""
+"""What ICSG3D reports of its networks: recall of species maps, distances of sites, errors of cells
+(doi:10.1021/acs.jcim.0c00464, Fig. 4 and table 5)."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 
+Sites = tuple[np.ndarray, np.ndarray]
+"""Fractional coordinates (n, 3) in the box of the maps and the cell (3, 3; rows, angstrom)."""
 
-def nonzero_recall(predicted: np.ndarray, species: np.ndarray) -> np.ndarray:
-    """Share of each map's voxels in ions that have their element, (b,), of species maps (b, N, N, N)."""
-    inside = np.asarray(species) != 0
+
+def voxel_counts(predicted: np.ndarray, species: np.ndarray) -> np.ndarray:
+    """Voxels of species maps (b, N, N, N), as (b, 3) int64: in an ion and with its element, in an ion, in a predicted
+    one."""
+    inside, found = np.asarray(species) != 0, np.asarray(predicted) != 0
     right = inside & (np.asarray(predicted) == species)
-    return np.asarray(right.sum((1, 2, 3)) / np.maximum(inside.sum((1, 2, 3)), 1))
+    return np.stack([part.sum((1, 2, 3)) for part in (right, inside, found)], axis=1).astype(np.int64)
 
 
-def nonzero_precision(predicted: np.ndarray, species: np.ndarray) -> np.ndarray:
-    """Share of the voxels in predicted ions that have their element, (b,); 0 where no ion is predicted."""
-    return nonzero_recall(species, predicted)
+def voxel_scores(counts: np.ndarray) -> np.ndarray:
+    """Recall, precision and F1 of the classes that are not the background, (..., 3), of :func:`voxel_counts` (..., 3).
+
+    Each is 0 where it would be 0 / 0. Of one map's counts they are the map's, of a sum the pooled ones.
+    """
+    right, inside, found = np.moveaxis(np.asarray(counts, dtype=np.float64), -1, 0)
+    pairs = (right, inside), (right, found), (2 * right, inside + found)
+    return np.stack([_ratio(above, below) for above, below in pairs], axis=-1)
 
 
-def earth_mover_distance(found: np.ndarray, true: np.ndarray) -> float:
-    """Mean distance of sites (n, 3) to those (m, 3) that each is assigned to, in their unit.
+def _ratio(above: np.ndarray, below: np.ndarray) -> np.ndarray:
+    return np.divide(above, below, out=np.zeros_like(np.asarray(below, dtype=np.float64)), where=below > 0)
 
-    As the authors' code has it: the assignment of the smaller number of sites with the least sum, no periodic images,
-    elements not looked at.
+
+def earth_mover_distance(found: Sites, true: Sites) -> float:
+    """Mean distance, angstrom, of sites to those that they are assigned to; at least one of each.
+
+    As the authors' code has it: the assignment of the smaller number of sites with the least sum, elements not looked
+    at. But a decoded site is taken at the periodic image that is nearest to the true one, along each axis: one at the
+    box's zero would otherwise be an edge away for a rounding error. Where no site is half an edge away, both are equal.
     """
     from scipy.optimize import linear_sum_assignment
 
-    distances = np.linalg.norm(found[:, None] - true[None], axis=-1)
+    (here, cell), (there, true_cell) = found, true
+    steps = here[:, None] - there[None]
+    images = there[None] + steps - np.round(steps)
+    distances = np.linalg.norm(images @ cell - (there @ true_cell)[None], axis=-1)
     return float(distances[linear_sum_assignment(distances)].mean())
 
 
-@dataclass(frozen=True)
-class Reconstruction:
-    """How one structure came back from its code.
-
-    Attributes
-    ----------
-    cell_errors
-        (3,) differences of the lengths a, b, c, angstrom.
-    sites_error
-        Earth mover's distance of the sites, angstrom.
-    missing
-        Sites too few or too many.
-    """
-
-    cell_errors: np.ndarray
-    sites_error: float
-    missing: int
-
-
-def compared(found: tuple[np.ndarray, np.ndarray], true: tuple[np.ndarray, np.ndarray]) -> Reconstruction:
-    """Of fractional coordinates (n, 3) and cell (3, 3; rows, angstrom), each shifted so that the smallest are 0."""
-    (sites, cell), (true_sites, true_cell) = found, true
+def length_errors(cell: np.ndarray, true_cell: np.ndarray) -> np.ndarray:
+    """(3,) absolute differences of the lengths a, b, c, angstrom, of two cells (3, 3; rows)."""
     lengths, true_lengths = (np.linalg.norm(matrix, axis=1) for matrix in (cell, true_cell))
-    here, there = ((frac - frac.min(axis=0)) @ matrix for frac, matrix in ((sites, cell), (true_sites, true_cell)))
-    return Reconstruction(
-        np.abs(lengths - true_lengths), earth_mover_distance(here, there), abs(len(sites) - len(true_sites))
-    )
+    return np.asarray(np.abs(lengths - true_lengths))
