@@ -15,7 +15,9 @@ class DensityConfig(Section):
     grid: int = Field(default=32, ge=8, le=128)
     margin: float = Field(default=0.25, ge=0, le=1)
     """Share of an edge by which the box extends the cell on every side (the paper's epsilon)."""
-    geometry: Annotated[Literal["true", "orthogonal"], BeforeValidator(lambda value: "true" if value is True else value)]
+    geometry: Annotated[
+        Literal["true", "orthogonal"], BeforeValidator(lambda value: "true" if value is True else value)
+    ]
     """``orthogonal``: cells as if their angles were 90 degrees, as published. ``true``: distances in the cell. TOML's ``true``, without quotes, is taken as well."""
     sigma_angstrom: float | None = Field(default=None, gt=0)
     """Width of every ion's Gaussian; if not given its ionic radius, as published. The paper compares with 1.0."""

@@ -43,7 +43,7 @@ from voxtal.representations.density import DensityGrid
 from voxtal.runs import RoundPaths, Run, sha256_of
 from voxtal.structures.conditions import Condition
 from voxtal.structures.phases import system_name
-from voxtal.structures.structure_set import StructureSet
+from voxtal.structures.structure_set import FORMATION_ENERGY, StructureSet
 from voxtal.training.checkpoint import load
 from voxtal.training.device import Arithmetic
 from voxtal.training.objectives import cgcnn_of, properties_of
@@ -226,6 +226,14 @@ def open_property_networks(run: Run, paths: RoundPaths, device: torch.device) ->
     """All trained CGCNNs of a round; UserError where one is missing that the generator's objectives need."""
     names = dict.fromkeys([*trained_properties(paths), *properties_of(run.config.generator)])
     return load_property_networks(paths, names, device)
+
+
+def with_energy(run: Run, paths: RoundPaths, base: Base) -> StructureSet:
+    """A compound's row with its formation energy, predicted where it is not known."""
+    if np.isfinite(base.value(FORMATION_ENERGY)):
+        return base.row
+    networks = load_property_networks(paths, [FORMATION_ENERGY], "cpu")
+    return base.row.with_columns(predict_properties(base.row, networks, "cpu"))
 
 
 def latent_codes(run: Run, paths: RoundPaths, attempts: np.ndarray) -> np.ndarray:
