@@ -55,7 +55,7 @@ class GeneratorConfig(ModelConfig):
     """What generated crystals are to be; the published formation energy alone if not given."""
 
     @model_validator(mode="after")
-    def _each_property_once(self) -> Self:
+    def _each_property_once(self) -> GeneratorConfig:
         names = [objective.property for objective in self.objectives]
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:

@@ -18,7 +18,8 @@ class DensityConfig(Section):
     geometry: Annotated[
         Literal["true", "orthogonal"], BeforeValidator(lambda value: "true" if value is True else value)
     ]
-    """``orthogonal``: cells as if their angles were 90 degrees, as published. ``true``: distances in the cell. TOML's ``true``, without quotes, is taken as well."""
+    """``orthogonal``: cells as if their angles were 90 degrees, as published. ``true``: distances in the cell.
+    TOML's ``true``, without quotes, is taken as well."""
     sigma_angstrom: float | None = Field(default=None, gt=0)
     """Width of every ion's Gaussian; if not given its ionic radius, as published. The paper compares with 1.0."""
     structures_per_shard: int = Field(default=256, ge=1)

@@ -42,16 +42,12 @@ def model_stages(run: Run, paths: RoundPaths, progress: Progress, say: Say) -> S
             *((f"train {model}", partial(train, model)) for model in DENSITY_MODELS),
             (f"train {PROPERTY_NETWORK}", lambda: _train_each(train, cgcnn_of, properties_of(run.config.generator))),
         ]
-    separated = run.config.train.separated_steps > 0
+    separated: Stages = [(f"train {SEPARATED}", lambda: _train_each(train, own_model, own_elements(run, paths)))]
     return [
         *voxelized,
         ("train lattice-ae", lambda: train("lattice-ae")),
         ("train sites-ae", lambda: train("sites-ae")),
-        *(
-            [(f"train {SEPARATED}", lambda: _train_each(train, own_model, own_elements(run, paths)))]
-            if separated
-            else []
-        ),
+        *(separated if run.config.train.separated_steps else []),
         ("encode", lambda: encode_graphs(run, paths, progress)),
         ("train constraint", lambda: _train_each(train, constraint_of, properties_of(run.config.generator))),
         (f"train {generator}", lambda: train(generator)),

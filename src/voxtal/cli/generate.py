@@ -150,7 +150,7 @@ def _request(
     if generator == ICSG3D:
         if wrong := sorted(given & of_elements.keys()):
             raise UserError(
-                f"--{wrong[0]}: icsg3d draws maps, of which elements are read off; it cannot be asked for any."
+                f"--{wrong[0]}: icsg3d reads elements off the maps that it draws and cannot be asked for any."
             )
         return maps_request_of(**of_maps, steps=attempts, max_atoms=max_atoms)
     if wrong := sorted(given & of_maps.keys()):
@@ -235,6 +235,7 @@ def _print_outcome(candidates: StructureSet, path: Path) -> None:
 
 def _print_fitting(candidates: StructureSet, request: Request) -> None:
     """How many attempts were drawn with the elements that are asked for."""
+
     from voxtal.generation.blocks import DRAWN
     from voxtal.structures.structure_set import REASON
 

@@ -41,14 +41,14 @@ class MapDecoder:
     def decode(self, maps: Tensor, max_atoms: int | None = None) -> list[Decoded]:
         """Decode maps (n, 4, N, N, N); a structure of more than ``max_atoms`` atoms is no valid one."""
         species, binary = self.unet.segment(maps, BINARY_THRESHOLD if self.published else THRESHOLD)
-        arrays = (each.float().cpu().numpy() for each in (maps, species, binary))
-        return [self._decoded(*one, max_atoms) for one in zip(*arrays, strict=True)]
+        arrays = [each.float().cpu().numpy() for each in (maps, species, binary)]
+        return [self._decoded(arrays[0][i], arrays[1][i], arrays[2][i], max_atoms) for i in range(len(maps))]
 
     def _decoded(self, maps: np.ndarray, species: np.ndarray, binary: np.ndarray, max_atoms: int | None) -> Decoded:
         try:
             numbers, frac_coords, cell = self._sites(maps, species, binary)
-        except Undecodable as reason:
-            return Decoded(np.empty(0, np.uint8), np.empty((0, 3)), np.zeros((3, 3)), str(reason))
+        except Undecodable as error:
+            return Decoded(np.empty(0, np.uint8), np.empty((0, 3)), np.zeros((3, 3)), str(error))
         reason = why_invalid(numbers, frac_coords, cell) or ""
         if max_atoms is not None and len(numbers) > max_atoms:
             reason = f"more than {max_atoms} atoms"
