@@ -127,7 +127,7 @@ def write_candidates(path: Any, rows: Sequence[dict[str, Any]]) -> None:
         columns = dict.fromkeys([*CANDIDATE_COLUMNS, *(name for row in rows[:1] for name in row)])
         writer = csv.DictWriter(handle, list(columns))
         writer.writeheader()
-        writer.writerows(rows)
+        writer.writerows({name: "" if value != value else value for name, value in row.items()} for row in rows)
 
 
 def _row(candidates: StructureSet, i: int, spacegroup: Any, outcome: str, matches: str) -> dict[str, Any]:
