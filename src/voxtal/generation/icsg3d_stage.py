@@ -202,14 +202,9 @@ def open_maps_generator(run: Run, paths: RoundPaths, request: MapsRequest) -> Ma
     networks = open_property_networks(run, paths, models.device)
     bases = find_bases(run, paths, request.bases)
     asked = asked_vector(models.condition, request)
-    values = np.array([_values(base, models.condition, networks, models.device) for base in bases])
-    for base, known in zip(bases, values, strict=True):
-        if asked is None and not np.isfinite(known).all():
-            unknown = next(n for n, v in zip(models.condition.properties, known, strict=True) if not np.isfinite(v))
-            raise UserError(
-                f"Nothing is known of the {unknown} of {base.name}, which the VAE has to be told. Give "
-                f"--condition {unknown}=..., or train what predicts it: `voxtal train cgcnn --property {unknown}`."
-            )
+    values = np.array([[base.value(name) for name in models.condition.properties] for base in bases])
+    if asked is None:
+        values = np.array([_filled(b, v, models, networks) for b, v in zip(bases, values, strict=True)])
     seed = seed_of(run, paths)
     return MapsGenerator(
         paths.index,
@@ -242,24 +237,32 @@ def latent_codes(run: Run, paths: RoundPaths, attempts: np.ndarray) -> np.ndarra
 
 
 def _anchors(models: MapsModels, bases: Sequence[Base], values: np.ndarray, asked: np.ndarray | None) -> np.ndarray:
-    """Each compound's code (k, latent), under its own condition where that is known."""
+    """Each compound's code (k, latent), under its own condition; where that is not known, under what is ``asked``."""
     codes = []
     for base, known in zip(bases, values, strict=True):
-        own = asked if asked is not None and not np.isfinite(known).all() else vector_of(models.condition, known)
-        codes.append(mean_code(base, models.vae, models.right_angles, models.maps.grid, own, models.device))
+        condition = asked if asked is not None and not np.isfinite(known).all() else vector_of(models.condition, known)
+        codes.append(mean_code(base, models.vae, models.right_angles, models.maps.grid, condition, models.device))
     return np.array(codes, dtype=np.float32).reshape(-1, models.vae.latent)
 
 
-def _values(
-    base: Base, condition: Condition, networks: Mapping[str, PropertyNetwork], device: torch.device
-) -> list[float]:
-    """The condition's properties of a compound: known, else predicted, else NaN."""
-    wanted = {name: networks[name] for name in condition.properties if name in networks}
-    predicted = predict_properties(base.row, wanted, device) if wanted else {}
-    return [
-        known if np.isfinite(known := base.value(name)) else float(predicted.get(name, [np.nan])[0])
-        for name in condition.properties
-    ]
+def _filled(base: Base, known: np.ndarray, models: MapsModels, networks: Mapping[str, PropertyNetwork]) -> np.ndarray:
+    """The condition's properties (k,) of a compound, predicted where they are not ``known`` (k,).
+
+    Raises
+    ------
+    UserError
+        One is neither known nor can be predicted.
+    """
+    names = models.condition.properties
+    unknown = [name for name, value in zip(names, known, strict=True) if not np.isfinite(value)]
+    predicted = predict_properties(base.row, {n: networks[n] for n in unknown if n in networks}, models.device)
+    missing = [name for name in unknown if not np.isfinite(predicted.get(name, np.array([np.nan]))[0])]
+    if missing:
+        raise UserError(
+            f"Nothing is known of the {missing[0]} of {base.name}, which the VAE has to be told. Give "
+            f"--condition {missing[0]}=..., or train what predicts it: `voxtal train cgcnn --property {missing[0]}`."
+        )
+    return np.array([predicted[name][0] if name in predicted else v for name, v in zip(names, known, strict=True)])
 
 
 def _load_vae(paths: RoundPaths) -> dict[str, Any]:
