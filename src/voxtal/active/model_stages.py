@@ -14,12 +14,17 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from voxtal.config import ICSG3D
 from voxtal.data.dataset import DATASETS
 from voxtal.data.schema import INDEX_NAME, Settings
 from voxtal.parallel.communicator import SerialCommunicator
 from voxtal.parallel.launch import mpirun, run_ranks
 from voxtal.runs import RoundPaths, Run
+from voxtal.structures.filters import Selection, right_angled
+from voxtal.structures.importers import select
+from voxtal.structures.structure_set import StructureSet
 from voxtal.training.encode import encode_graphs
 from voxtal.training.objectives import PROPERTY_NETWORK, cgcnn_of, constraint_of, properties_of
 from voxtal.training.separated import SEPARATED, own_elements, own_model
@@ -52,6 +57,25 @@ def model_stages(run: Run, paths: RoundPaths, progress: Progress, say: Say) -> S
         ("train constraint", lambda: _train_each(train, constraint_of, properties_of(run.config.generator))),
         (f"train {generator}", lambda: train(generator)),
     ]
+
+
+def trainable(run: Run, labelled: StructureSet) -> StructureSet:
+    """What of relaxed candidates the round's kind of models can be trained on.
+
+    CCDCGAN's take every crystal. ICSG3D's maps are of a cell as it is, so candidates get the cell and have to pass the
+    selection of the data that they join; the VAE of the preset ``laptop`` draws so many ions at most, in right-angled
+    cells.
+    """
+    config = run.config
+    if config.generate.generator != ICSG3D:
+        return labelled
+    kept = select(labelled, Selection.of(config.structures)).structures
+    if not len(kept):
+        return labelled.subset([])  # with its columns
+    if config.preset == "paper":
+        return kept
+    right = right_angled(kept.cells) | (config.density.geometry == "orthogonal")
+    return kept.subset(np.flatnonzero(right & (np.diff(kept.offsets) <= config.train.vae.ions)))
 
 
 def _train_each(train: Callable[[str], Any], name_of: Callable[[Any], str], members: Any) -> None:

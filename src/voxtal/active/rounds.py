@@ -17,7 +17,7 @@ import numpy as np
 
 from voxtal.active.acquisition import select_candidates
 from voxtal.active.bootstrap import bootstrap, relax_settings, withheld_path
-from voxtal.active.model_stages import model_stages
+from voxtal.active.model_stages import model_stages, trainable
 from voxtal.calculators.registry import configured
 from voxtal.errors import UserError
 from voxtal.generation.blocks import ATTEMPT
@@ -277,7 +277,7 @@ def augment(run: Run, paths: RoundPaths) -> None:
     target = run.round(paths.index + 1).structures
     if target.is_file():
         return
-    structures, relaxed = StructureSet.read(paths.structures), StructureSet.read(relaxed_path(paths))
+    structures, relaxed = StructureSet.read(paths.structures), trainable(run, StructureSet.read(relaxed_path(paths)))
     limit = run.config.structures.max_formation_energy_ev_per_atom
     from_source = run.config.structures.labels == "source"
     following, _ = augmented(structures, relaxed, f"round {paths.index}", limit, leave_other_labels=from_source)

@@ -16,12 +16,9 @@ from voxtal.models.vae import VAE
 from voxtal.representations.density import DensityGrid, coordinate_grid, encode_density
 from voxtal.representations.reasons import Unencodable
 from voxtal.runs import RoundPaths, Run
-from voxtal.structures.filters import Selection
+from voxtal.structures.filters import Selection, right_angled
 from voxtal.structures.importers import import_structures
 from voxtal.structures.structure_set import StructureSet
-
-_RIGHT_ANGLE = 1e-3
-"""Cosine up to which an angle is a right one."""
 
 
 @dataclass(frozen=True)
@@ -102,8 +99,7 @@ def mean_code(
         maps = encode_density(*base.row.arrays(0), grid)
     except Unencodable as reason:
         raise UserError(f"{base.name} has no density map: {reason}.") from None
-    unit = maps.cell / np.linalg.norm(maps.cell, axis=1)[:, None]
-    if right_angles and np.abs(unit @ unit.T - np.eye(3)).max() > _RIGHT_ANGLE:
+    if right_angles and not right_angled(maps.cell[None]).all():
         raise UserError(f"{base.name}: its cell is not right-angled, and the VAE was trained on such cells alone.")
     channels = np.concatenate([maps.density[None], coordinate_grid(maps.cell, grid)])[None]
     tensors = (torch.from_numpy(array.astype(np.float32)).to(device) for array in (channels, condition[None]))

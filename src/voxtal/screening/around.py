@@ -84,6 +84,6 @@ def composition(structures: StructureSet, i: int) -> tuple[tuple[int, int], ...]
 
 
 def anonymous_formula(structures: StructureSet, i: int) -> str:
-    """Such as ``ABC3``."""
+    """Such as ``ABC3``, elements by how many atoms there are."""
     counts = sorted(n for _, n in composition(structures, i))
     return "".join(f"{chr(65 + k)}{n if n > 1 else ''}" for k, n in enumerate(counts))
