@@ -172,9 +172,11 @@ def test_maps_alone_are_voxelized_for_icsg3d(maps_run: Run) -> None:
 
 @pytest.mark.slow
 def test_two_rounds_of_icsg3d(tmp_path: Path, maps_tree: dict[str, Any], golden_cubes: list[Any]) -> None:
-    """The loop has to close: candidates that were relaxed are trained on in the next round, in cells that maps are of."""
-    tree = maps_tree | {"relax": maps_tree["relax"] | {"label_max_steps": 0, "candidate_max_steps": 1}}
+    """The loop has to close: relaxed candidates are trained on in the next round, in cells that maps are of."""
+    tree = maps_tree | {"structures": maps_tree["structures"] | {"labels": "source", "split": "random"}}
     run = make_run(tmp_path / "loop", tree, golden_cubes)
+    entries = [{"structure": s.as_dict(), "formation_energy": -0.02 * i} for i, s in enumerate(golden_cubes)]
+    (run.root / "given.json").write_text(json.dumps(entries))
     for index in (0, 1):
         said = finish(start_round(run.root))
         assert f"round {index}, 2/10: voxelize" in said
