@@ -99,7 +99,7 @@ def open_maps_models(run: Run, paths: RoundPaths) -> MapsModels:
     published = saved["architecture"].startswith("paper")
     return MapsModels(
         arithmetic.place(restore(saved)),  # type: ignore[arg-type]
-        MapDecoder(arithmetic.place(unet), DensityGrid.of(density), published),  # type: ignore[arg-type]
+        MapDecoder(arithmetic.place(unet), DensityGrid.of(density), published, drawn=True),  # type: ignore[arg-type]
         Condition.from_facts(saved["facts"]["condition"]),
         not published,
         arithmetic.device,
