@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Generates candidates with the newest round's trained models, judges them and selects what is to be relaxed.
 #   RUN=runs/co-hf sbatch --ntasks=16 slurm/generate.sh [OPTION...]
-# Options go to `voxtal generate`, such as -n 50000 --system Co-Hf. Attempts of which elements or sizes are asked for, or
-# which have a name, are not the round's own: they are generated only.
+# Options go to `voxtal generate`, such as -n 50000 --system Co-Hf. Attempts of which something is asked for, which have a
+# name or another model are not the round's own: they are generated only.
 # Environment:
 #   RUN           run directory; the one that the job is submitted from if not given
 #   VOXTAL_ENV    virtual environment, or a file to source (modules, conda); the project's .venv if not given
@@ -24,6 +24,9 @@ fi
 
 step voxtal generate --run "$RUN" "$@"
 for option in "$@"; do
-    case $option in --system* | --elements* | --exclude* | --max-atoms* | --name*) exit ;; esac
+    case $option in
+        --system* | --elements* | --exclude* | --max-atoms* | --name*) exit ;;
+        --model* | --decile* | --condition* | --around* | --between*) exit ;;
+    esac
 done
 step voxtal evaluate --run "$RUN"

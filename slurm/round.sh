@@ -42,5 +42,10 @@ SLURM_SUBMIT_DIR=$PWD use_run
 root=$(cd "$root" && pwd)
 export RUN VOXTAL_ROOT=$root
 if [ ! -f "$RUN/round-000/structures.h5" ]; then queue "$@" "$root/slurm/round.sh" --until structures; fi
-for stage in voxelize train_ccdcgan generate relax round; do queue "$@" "$root/slurm/$stage.sh"; done
+train=train_ccdcgan
+if grep -Eq "^[^#]*generator *= *[\"']icsg3d[\"']" "$RUN/voxtal.toml"; then
+    train=train_icsg3d
+    export MODELS=${MODELS:-all} # what the round needs, be it of more properties
+fi
+for stage in voxelize "$train" generate relax round; do queue "$@" "$root/slurm/$stage.sh"; done
 echo "voxtal: submitted ${jobs[*]}; see squeue, and voxtal status --run $RUN"

@@ -3,7 +3,7 @@
 #   RUN=runs/co-hf sbatch --nodes=4 --ntasks-per-node=4 --gpus-per-node=4 slurm/train_icsg3d.sh
 # One task per GPU, or without GPUs as many as you like. Submit it again at any time: it carries on where it stopped.
 # Environment:
-#   MODELS        which ones; unet vae cgcnn
+#   MODELS        which ones; "unet vae cgcnn" if not given, all: those that a round of icsg3d needs
 #   PARALLEL      none, ddp, horovod, or auto: Horovod where it is installed, else ddp
 #   RUN           run directory; the one that the job is submitted from if not given
 #   VOXTAL_ENV    virtual environment, or a file to source (modules, conda); the project's .venv if not given

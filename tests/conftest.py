@@ -174,6 +174,84 @@ def trained_run(once_trained_run: Run, tmp_path: Path) -> Run:
     return Run(shutil.copytree(once_trained_run.root, tmp_path / "trained"), once_trained_run.config)
 
 
+MAPS: dict[str, Any] = TINY | {
+    "structures": {"cell": "conventional"},
+    "density": {"grid": 16},
+    "train": {
+        **TINY["train"],
+        "unet": {
+            "width": 4,
+            "levels": 2,
+            "steps": 60,
+            "batch_size": 4,
+            "learning_rate": 1e-2,
+            "rotations": 0,
+        },
+        "vae": {
+            "width": 4,
+            "latent": 8,
+            "steps": 200,
+            "batch_size": 8,
+            "learning_rate": 3e-3,
+            "rotations": 0,
+            "alpha": 0.0,
+            "ions": 4,
+        },
+    },
+    "generate": {"generator": "icsg3d", "n": 24},
+    "screen": {"select": 4, "min_contact": 0.1},
+}
+"""A configuration with which ICSG3D's networks learn something of :func:`golden_cubes` in seconds."""
+
+
+@pytest.fixture(scope="session")
+def maps_tree() -> dict[str, Any]:
+    """:data:`MAPS`."""
+    return copy.deepcopy(MAPS)
+
+
+@pytest.fixture(scope="session")
+def golden_cubes() -> list[Any]:
+    """CuAu (B2), Cu3Au and Au3Cu (L1_2) as cubes, each stretched by -6 to 6%."""
+    from pymatgen.core import Lattice, Structure
+
+    faces = [[0, 0, 0], [0, 0.5, 0.5], [0.5, 0, 0.5], [0.5, 0.5, 0]]
+    out = []
+    for strain in np.linspace(0.94, 1.06, 8):
+        out.append(Structure(Lattice.cubic(3.1 * strain), ["Au", "Cu"], [[0, 0, 0], [0.5, 0.5, 0.5]]))
+        out.append(Structure(Lattice.cubic(3.75 * strain), ["Au", "Cu", "Cu", "Cu"], faces))
+        out.append(Structure(Lattice.cubic(3.95 * strain), ["Cu", "Au", "Au", "Au"], faces))
+    return out
+
+
+@pytest.fixture(scope="session")
+def once_maps_run(tmp_path_factory: pytest.TempPathFactory, golden_cubes: list[Any]) -> Run:
+    from voxtal.data.voxelize import voxelize
+    from voxtal.parallel.communicator import SerialCommunicator
+    from voxtal.structures.structure_set import FORMATION_ENERGY, SPLIT
+    from voxtal.training.stages import models_of, train_model
+
+    run = Run(tmp_path_factory.mktemp("maps"), build_config(MAPS))
+    write_config(run.root / "voxtal.toml", MAPS)
+    paths, n = run.round(0), len(golden_cubes)
+    StructureSet.from_structures(
+        golden_cubes,
+        [f"m-{i}" for i in range(n)],
+        properties={FORMATION_ENERGY: [-0.02 * i - 0.1 for i in range(n)]},
+        provenance={SPLIT: [{0: "heldout", 4: "validation"}.get(i % 9, "train") for i in range(n)]},
+    ).write(paths.structures)
+    voxelize(paths.structures, paths.density, run.config.density, SerialCommunicator())
+    for model in models_of(run, paths):
+        train_model(run, paths, model, no_progress)
+    return run
+
+
+@pytest.fixture
+def maps_run(once_maps_run: Run, tmp_path: Path) -> Run:
+    """A run of one's own: density maps and trained UNet, VAE and CGCNN of :func:`golden_cubes`, labels made up."""
+    return Run(shutil.copytree(once_maps_run.root, tmp_path / "maps"), once_maps_run.config)
+
+
 ICSG3D: dict[str, Any] = {
     "seed": 1,
     "density": {"grid": 16},
@@ -225,10 +303,5 @@ def icsg3d_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with_split(given, "composition", 0.2, 0.1, 0).write(paths.structures)
     voxelize(paths.structures, paths.density, run.config.density, SerialCommunicator())
     for model in ("unet", "vae", "cgcnn"):
-        train_model(run, paths, model, _quiet)
+        train_model(run, paths, model, no_progress)
     return root
-
-
-@contextmanager
-def _quiet(_what: str, _total: int) -> Iterator[Callable[..., None]]:
-    yield lambda *_: None

@@ -15,15 +15,19 @@ from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import BaseModel, BeforeValidator, Field, ValidationError, model_validator
 
-from voxtal.config_base import ModelConfig, Section, one_or_more
+from voxtal.config_base import GeneratorConfig, ModelConfig, Section, one_or_more
+from voxtal.config_base import ObjectiveConfig as ObjectiveConfig
 from voxtal.config_icsg3d import DensityConfig, UNetConfig, VAEConfig
 from voxtal.errors import UserError
 from voxtal.presets import PRESETS
 
 CONFIG_NAME = "voxtal.toml"
 
-Generator = Literal["ccdcgan", "flow", "analogue"]
-GENERATORS: tuple[str, ...] = get_args(Generator)
+Generator = Literal["ccdcgan", "flow", "analogue", "icsg3d"]
+ICSG3D = "icsg3d"
+"""The generator of density maps: a VAE, whose maps a UNet decodes."""
+GENERATORS: tuple[str, ...] = tuple(name for name in get_args(Generator) if name != ICSG3D)
+"""Those whose codes the autoencoders decode; each is trained under its own name."""
 Representation = Literal["sites", "density"]
 
 
@@ -93,44 +97,6 @@ class AutoencoderConfig(ModelConfig):
     element, which the network knows, or the cell."""
 
 
-class ObjectiveConfig(Section):
-    """What is asked of one property: a term ``weight * exp(s)`` of the generator's loss (eq. 2; docs/objectives.md)."""
-
-    property: str = Field(pattern=r"^[^/]+$")
-    """A numeric column of the structure set."""
-    weight: float = Field(default=0.1, ge=0, allow_inf_nan=False)
-    """omega of eq. 2; 0: the property is predicted but not asked for."""
-    goal: Literal["low", "high"] | None = None
-    target: float | None = Field(default=None, allow_inf_nan=False)
-    range: tuple[float, float] | None = None
-    scale: float = Field(default=1.0, gt=0, allow_inf_nan=False)
-    """By how much the property has to change, in its own unit, for s to change by one: for energies 1 eV."""
-
-    @model_validator(mode="after")
-    def _one_goal(self) -> ObjectiveConfig:
-        asked = [name for name in ("goal", "target", "range") if getattr(self, name) is not None]
-        if len(asked) != 1:
-            raise ValueError(f"give one of goal, target and range, not {' and '.join(asked) or 'none'}")
-        if self.range is not None and not self.range[0] < self.range[1]:
-            raise ValueError("a range is [lowest, highest], and the highest is more than the lowest")
-        return self
-
-
-class GeneratorConfig(ModelConfig):
-    objectives: tuple[ObjectiveConfig, ...] = Field(
-        default=(ObjectiveConfig(property="formation_energy", goal="low"),), min_length=1
-    )
-    """What generated crystals are to be; the published formation energy alone if not given."""
-
-    @model_validator(mode="after")
-    def _each_property_once(self) -> Self:
-        names = [objective.property for objective in self.objectives]
-        twice = sorted({name for name in names if names.count(name) > 1})
-        if twice:
-            raise ValueError(f"more than one objective for {', '.join(twice)}; give each property one")
-        return self
-
-
 class GANConfig(GeneratorConfig):
     noise: int = Field(ge=1)
     """Length of the generator's Gaussian input."""
@@ -180,7 +146,8 @@ class GenerateConfig(Section):
     """Attempts per round."""
     generator: Generator
     """``ccdcgan``: the GAN of crystal graphs. ``flow``: a composition, then flow matching over the tokens of its graph.
-    ``analogue``: new elements in the arrangement of a known crystal (docs/generating.md)."""
+    ``analogue``: new elements in the arrangement of a known crystal (docs/generating.md). ``icsg3d``: density maps by
+    the VAE, decoded by the UNet (docs/icsg3d.md)."""
     flow_steps: int = Field(default=50, ge=1)
     """Of ``flow``, from noise to codes."""
 
@@ -240,7 +207,7 @@ class Config(Section):
         default=("sites",), min_length=1
     )
     """What structures are voxelized into: ``sites`` (and lattice) voxels for CCDCGAN, ``density`` (and species) maps
-    for ICSG3D, or a list of both."""
+    for ICSG3D, or a list of both. If not given, maps alone where ``generate.generator`` is ``icsg3d``."""
     structures: StructuresConfig = StructuresConfig()
     voxels: VoxelsConfig
     density: DensityConfig
@@ -253,8 +220,16 @@ class Config(Section):
     @property
     def generator(self) -> GeneratorConfig:
         """The chosen generator's section."""
-        chosen: GeneratorConfig = getattr(self.train, self.generate.generator)
+        name = self.generate.generator
+        chosen: GeneratorConfig = getattr(self.train, "vae" if name == ICSG3D else name)
         return chosen
+
+    @property
+    def voxelized(self) -> tuple[Representation, ...]:
+        """What structures are voxelized into: ``representation``, and if not given what the generator is trained on."""
+        if "representation" not in self.model_fields_set and self.generate.generator == ICSG3D:
+            return ("density",)
+        return self.representation
 
 
 def load_config(path: Path, overrides: Iterable[str] = ()) -> Config:

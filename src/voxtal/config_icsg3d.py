@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field
 
-from voxtal.config_base import ModelConfig, Section, one_or_more
+from voxtal.config_base import GeneratorConfig, ModelConfig, Section, one_or_more
 
 
 class DensityConfig(Section):
@@ -45,7 +45,7 @@ class UNetConfig(MapsModelConfig):
     """How often the grid is halved."""
 
 
-class VAEConfig(MapsModelConfig):
+class VAEConfig(MapsModelConfig, GeneratorConfig):
     latent: int = Field(ge=1)
     alpha: float = Field(ge=0)
     """Weight of the UNet's features in the loss (eq. 5); 0: a VAE without DFC, which needs no UNet."""

@@ -21,7 +21,7 @@ from voxtal.active.rounds import (
 )
 from voxtal.calculators.base import CalculatorSpec
 from voxtal.config import build_config, load_config
-from voxtal.generation.stage import ATTEMPT, PREDICTED
+from voxtal.generation.blocks import ATTEMPT, PREDICTED
 from voxtal.ledger import Ledger
 from voxtal.runs import Run, write_json
 from voxtal.structures.structure_set import FORMATION_ENERGY, REASON, SOURCE, SPLIT, StructureSet

@@ -12,10 +12,16 @@ from pymatgen.core import Lattice, Structure
 from pymatgen.io.cif import CifWriter
 from typer.testing import CliRunner, Result
 
+from tests.cli.test_round import SUMMARY_KEYS, candidate_rows, finish, losses, make_run, start_round
 from voxtal.cli.main import build_app
 from voxtal.config import write_config
-from voxtal.structures.structure_set import StructureSet
+from voxtal.errors import UserError
+from voxtal.generation.blocks import ATTEMPT
+from voxtal.runs import Run, read_json
+from voxtal.structures.filters import right_angled
+from voxtal.structures.structure_set import REASON, StructureSet
 from voxtal.training.checkpoint import load
+from voxtal.training.stages import models_of
 
 SITES = [[0, 0, 0], [0.5, 0.5, 0.5], [0.5, 0.5, 0], [0.5, 0, 0.5], [0, 0.5, 0.5]]
 SMALL = {"width": 4, "steps": 20, "batch_size": 4, "learning_rate": 3e-3}
@@ -98,3 +104,95 @@ def test_published_unet_has_its_classes(run: Path) -> None:
     assert answer.exit_code == 0, answer.output
     assert "95 classes" in answer.output
     assert "have no voxel to train on, and weight 0" in answer.output
+
+
+def test_attempts_around_a_compound_and_what_is_left_of_them(maps_run: Run) -> None:
+    """Each step of table 2 with its count; the round's own candidates are not touched."""
+    answer = voxtal(maps_run.root, "generate", "-n", "8", "--around", "m-3", "--variance", "0.1", "--cif")
+    assert answer.exit_code == 0, answer.output
+    root = maps_run.round(0).candidates.parent / "around-m-3_variance-0.1"
+    found = read_json(root / "funnel.json")
+    left = [step["n"] for step in found["steps"]]
+    valid = int((StructureSet.read(root / "candidates.h5").provenance[REASON] == "").sum())
+    assert left[:2] == [8, valid]
+    assert left == sorted(left, reverse=True)
+    assert "Around m-3, -0.160 eV/atom" in answer.output
+    assert "anonymous formula AB" in answer.output
+    assert len(list((root / "cif").glob("*.cif"))) == valid
+    assert not maps_run.round(0).candidates.exists()
+
+
+def test_attempts_between_two_compounds(maps_run: Run) -> None:
+    """-n is the number of steps, so that another number is another line."""
+    answer = voxtal(maps_run.root, "generate", "-n", "4", "--between", "m-1", "m-5")
+    assert answer.exit_code == 0, answer.output
+    root = maps_run.round(0).candidates.parent / "between-m-1-and-m-5_4-steps"
+    assert StructureSet.read(root / "candidates.h5").properties[ATTEMPT].tolist() == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--decile", "12"], "--decile 12: deciles are 0"),
+        (["--around", "m-3", "--variance", "-0.5"], "--variance -0.5"),
+        (["--around", "m-99"], "no structure 'm-99', and there is no file of that name"),
+        (["--between", "m-1", "nowhere.cif"], "no structure 'nowhere.cif'"),
+        (["--condition", "band_gap=1"], "the VAE's condition is formation_energy"),
+        (["--exclude", "Pb"], "--exclude: icsg3d reads elements off the maps"),
+        (["--model", "ccdcgan", "--decile", "3"], "--decile belongs to icsg3d"),
+        (["--model", "vae"], "'ccdcgan', 'flow', 'analogue' or 'icsg3d'"),
+    ],
+)
+def test_what_cannot_be_generated(options: list[str], message: str, once_maps_run: Run) -> None:
+    """Exit code 2 and what to do, before any attempt is made."""
+    answer = voxtal(once_maps_run.root, "generate", *options)
+    assert isinstance(answer.exception, UserError)
+    assert message in str(answer.exception)
+    assert not once_maps_run.round(0).candidates.parent.exists() or not list(once_maps_run.root.rglob("block-*.h5"))
+
+
+def test_a_run_without_a_vae(trained_run: Run) -> None:
+    """What to train first."""
+    answer = voxtal(trained_run.root, "generate", "--model", "icsg3d")
+    assert "make it with `voxtal train vae`" in str(answer.exception)
+
+
+def test_maps_alone_are_voxelized_for_icsg3d(maps_run: Run) -> None:
+    """A round would stop for want of maps, or spend hours on voxels that nothing is trained on."""
+    config = maps_run.root / "voxtal.toml"
+    assert "representation" not in config.read_text()
+    answer = voxtal(maps_run.root, "voxelize")
+    assert answer.exit_code == 0, answer.output
+    assert not maps_run.round(0).voxels.exists()
+    assert "cgcnn is trained already" in voxtal(maps_run.root, "train", "all").output
+    status = voxtal(maps_run.root, "status").output
+    assert all(f"train {model}" in status for model in ("unet", "vae", "cgcnn"))
+    assert "lattice-ae" not in status
+
+
+@pytest.mark.slow
+def test_two_rounds_of_icsg3d(tmp_path: Path, maps_tree: dict[str, Any], golden_cubes: list[Any]) -> None:
+    """The loop has to close: relaxed candidates are trained on in the next round, in cells that maps are of."""
+    tree = maps_tree | {"structures": maps_tree["structures"] | {"labels": "source", "split": "random"}}
+    run = make_run(tmp_path / "loop", tree, golden_cubes)
+    entries = [{"structure": s.as_dict(), "formation_energy": -0.02 * i} for i, s in enumerate(golden_cubes)]
+    (run.root / "given.json").write_text(json.dumps(entries))
+    for index in (0, 1):
+        said = finish(start_round(run.root))
+        assert f"round {index}, 2/10: voxelize" in said
+        assert f"round {index}, 4/10: train vae" in said
+        paths = run.round(index)
+        summary = read_json(paths.summary)
+        assert summary.keys() >= SUMMARY_KEYS
+        assert models_of(run, paths) == ["unet", "vae", "cgcnn"]
+        assert all(losses(run, model) for model in models_of(run, paths))
+        rows = candidate_rows(run, index)
+        assert len(rows) == run.config.generate.n == summary["n_attempts"]
+        assert sum(row["outcome"] != "invalid" for row in rows) == summary["n_valid"]
+        assert all(bool(row["predicted_formation_energy_ev_per_atom"]) == (not row["reason"]) for row in rows)
+        assert sum(row["outcome"] == "selected" for row in rows) == summary["n_selected"]
+        assert summary["constraint_mae_heldout_ev_per_atom"] > 0
+        following = StructureSet.read(run.round(index + 1).structures)
+        assert right_angled(following.cells).all()
+        assert not (paths.root / "voxels").exists()
+    assert voxtal(run.root, "report").exit_code == 0

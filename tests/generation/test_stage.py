@@ -13,18 +13,11 @@ import pytest
 from voxtal.data.graphs import GraphSet
 from voxtal.errors import UserError
 from voxtal.generation import folder
+from voxtal.generation.blocks import ATTEMPT, DRAWN, PREDICTED
 from voxtal.generation.request import request_of
-from voxtal.generation.stage import (
-    ATTEMPT,
-    DRAWN,
-    PREDICTED,
-    REASON,
-    generate,
-    graphs_of_attempts,
-    open_decoder,
-)
+from voxtal.generation.stage import generate, graphs_of_attempts, open_decoder
 from voxtal.runs import Run
-from voxtal.structures.structure_set import StructureSet
+from voxtal.structures.structure_set import REASON, StructureSet
 from voxtal.training.checkpoint import load, save
 
 

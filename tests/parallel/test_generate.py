@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from voxtal.generation import folder
+from voxtal.generation import folder, icsg3d_stage
+from voxtal.generation.icsg3d_request import maps_request_of
 from voxtal.generation.stage import generate
 from voxtal.runs import Run, read_json
 
@@ -74,6 +75,27 @@ def test_killed_ranks_leave_whole_blocks_and_are_carried_on(
     after = contents(root)
     assert undisturbed.items() <= after.items()
     assert kept.items() <= after.items()
+
+
+@pytest.mark.slow
+def test_maps_are_the_same_on_two_ranks(
+    launch: Callable[..., Any], maps_run: Run, quiet: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """ICSG3D's attempts, what is left of them around a compound, and where it is told."""
+    monkeypatch.setattr(folder, "BLOCK", 4)
+    monkeypatch.setattr(icsg3d_stage, "GROUP", 4)
+    paths = maps_run.round(0)
+    path = generate(maps_run, paths, 8, quiet, maps_request_of(around="m-3"))
+    alone = contents(path.parent)
+    for file in [path, *path.parent.glob("blocks/*.h5")]:
+        file.unlink()
+    program = PROGRAM[1].replace("; main()", "; import voxtal.generation.icsg3d_stage as s; s.GROUP = 4; main()")
+    options = ("-n", "8", "--around", "m-3", "--run", str(maps_run.root))
+    code, out, err = finish(launch(2, "-c", program, "generate", *options))
+    assert code == 0, err
+    assert contents(path.parent) == alone
+    assert out.count("Around m-3") == 1
+    assert read_json(path.with_name("funnel.json"))["steps"][0]["n"] == 8
 
 
 def test_wrong_request_is_told_once(launch: Callable[..., Any], trained_run: Run) -> None:

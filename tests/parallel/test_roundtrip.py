@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from voxtal.config import write_config
-from voxtal.generation.stage import ATTEMPT, PREDICTED
+from voxtal.generation.blocks import ATTEMPT, PREDICTED
 from voxtal.runs import Run
 from voxtal.structures.structure_set import REASON, StructureSet
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from voxtal.generation.stage import PREDICTED
+from voxtal.generation.blocks import PREDICTED
 from voxtal.runs import Run
 from voxtal.screening.evaluate import (
     CANDIDATE_COLUMNS,

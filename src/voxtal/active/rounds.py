@@ -1,14 +1,12 @@
 """A round as a restartable sequence of stages; each reads earlier files and leaves its own whole.
 
-structures -> voxelize -> autoencoders -> encode -> constraint -> generator -> generate -> screen -> relax -> hull
--> augment (the next round's structures). A stage that is done finds so by itself, so running a round again
+structures -> voxelize -> models (see voxtal.active.model_stages) -> generate -> screen -> relax -> hull -> augment (the
+next round's structures). A stage that is done finds so by itself, so running a round again
 after any kind of stop carries on where it stopped.
 """
 
 from __future__ import annotations
 
-import os
-import sys
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -19,14 +17,13 @@ import numpy as np
 
 from voxtal.active.acquisition import select_candidates
 from voxtal.active.bootstrap import bootstrap, relax_settings, withheld_path
+from voxtal.active.model_stages import model_stages, trainable
 from voxtal.calculators.registry import configured
-from voxtal.data.dataset import DATASETS
-from voxtal.data.schema import INDEX_NAME, Settings
 from voxtal.errors import UserError
-from voxtal.generation.stage import ATTEMPT, generate, graphs_of_attempts, predictions_of
+from voxtal.generation.blocks import ATTEMPT
+from voxtal.generation.stage import features_of_attempts, generate, predictions_of
 from voxtal.ledger import Ledger
 from voxtal.parallel.communicator import Communicator, SerialCommunicator, on_root
-from voxtal.parallel.launch import mpirun, run_ranks
 from voxtal.reports.hull_files import write_hull_files
 from voxtal.runs import RoundPaths, Run, read_json, sha256_of, write_json
 from voxtal.screening.evaluate import evaluate_models, funnel, judge_candidates, write_candidates
@@ -41,13 +38,9 @@ from voxtal.structures.structure_set import (
     SPLIT,
     StructureSet,
 )
-from voxtal.training.encode import encode_graphs
-from voxtal.training.objectives import constraint_of, properties_of, scores
-from voxtal.training.separated import SEPARATED, own_elements, own_model
-from voxtal.training.stages import train_model
+from voxtal.training.objectives import scores
 from voxtal.workflows.backends import backend_of
 from voxtal.workflows.labels import hull_of_run
-from voxtal.workflows.pool import available_cores
 from voxtal.workflows.relaxation import FORMATION_ENERGY_BEFORE, enqueue, relax_set
 
 MOST_COMPARED = 2000
@@ -76,17 +69,9 @@ def run_round(
     Interrupted
         A stop signal came; the same call carries on.
     """
-    generator = run.config.generate.generator
-    separated = run.config.train.separated_steps > 0
     stages: list[tuple[str, Callable[[], Any]]] = [
         ("structures", lambda: _structures(run, paths, progress, say)),
-        ("voxelize", lambda: _voxelize(run, paths, say)),
-        ("train lattice-ae", lambda: train_model(run, paths, "lattice-ae", progress)),
-        ("train sites-ae", lambda: train_model(run, paths, "sites-ae", progress)),
-        *([(f"train {SEPARATED}", lambda: _train_separated(run, paths, progress))] if separated else []),
-        ("encode", lambda: encode_graphs(run, paths, progress)),
-        ("train constraint", lambda: _train_constraints(run, paths, progress, say)),
-        (f"train {generator}", lambda: train_model(run, paths, generator, progress)),
+        *model_stages(run, paths, progress, say),
         ("generate", lambda: generate(run, paths, run.config.generate.n, progress, say=say)),
         ("screen", lambda: screen(run, paths, progress, say)),
         ("relax", lambda: relax_selected(run, paths, progress)),
@@ -132,41 +117,6 @@ def _structures(run: Run, paths: RoundPaths, progress: Progress, say: Say) -> No
     say("structures: " + ", ".join(f"{n} {what}" for what, n in counts.items()))
 
 
-def _voxelize(run: Run, paths: RoundPaths, say: Say) -> None:
-    """Sites voxels, which a round is trained on, and the density maps that the configuration may name besides."""
-    _voxelized(run, paths, "sites", paths.voxels, run.config.voxels, say)
-    if "density" in run.config.representation:
-        _voxelized(run, paths, "density", paths.density, run.config.density, say)
-
-
-def _voxelized(run: Run, paths: RoundPaths, kind: str, folder: Path, settings: Settings, say: Say) -> None:
-    """Under mpirun with one rank per core where there is an mpirun, else in this process alone."""
-    if (folder / INDEX_NAME).is_file():
-        DATASETS[kind](folder, settings)
-        return
-    command = [str(Path(sys.executable).with_name("voxelize")), str(paths.structures), "-o", str(folder)]
-    command += ["--run", str(run.root), "--representation", kind]
-    for key, value in settings.model_dump(exclude_none=True).items():
-        command += ["--set", f"{'voxels' if kind == 'sites' else kind}.{key}={value}"]
-    if mpirun() is None or "SLURM_STEP_ID" in os.environ or "OMPI_COMM_WORLD_RANK" in os.environ:
-        from voxtal.data.voxelize import voxelize
-
-        say("no mpirun here: voxelizing on one rank")
-        voxelize(paths.structures, folder, settings, SerialCommunicator())
-    else:
-        run_ranks(command, available_cores())
-
-
-def _train_separated(run: Run, paths: RoundPaths, progress: Progress) -> None:
-    for number in own_elements(run, paths):
-        train_model(run, paths, own_model(number), progress)
-
-
-def _train_constraints(run: Run, paths: RoundPaths, progress: Progress, say: Say) -> None:
-    for name in properties_of(run.config.generator):
-        train_model(run, paths, constraint_of(name), progress, say=say)
-
-
 def screen(
     run: Run, paths: RoundPaths, progress: Progress, say: Say, communicator: Communicator | None = None
 ) -> dict[str, Any]:
@@ -185,8 +135,7 @@ def screen(
     rows, passed = judge_candidates(candidates, structures, progress, communicator)
     best, score = on_root(communicator, lambda: _best(run, candidates, rows, passed, progress))
     attempts = candidates.properties[ATTEMPT][best].astype(np.int64)
-    graphs = graphs_of_attempts(run, paths, attempts, progress, communicator)
-    features = graphs.reshape(len(graphs), graphs.shape[1] * graphs.shape[2])
+    features = features_of_attempts(run, paths, attempts, progress, communicator)
 
     def choose() -> dict[str, Any]:
         chosen = best[select_candidates(score, features, run.config.screen.select, run.config.screen.diversity)]
@@ -328,7 +277,7 @@ def augment(run: Run, paths: RoundPaths) -> None:
     target = run.round(paths.index + 1).structures
     if target.is_file():
         return
-    structures, relaxed = StructureSet.read(paths.structures), StructureSet.read(relaxed_path(paths))
+    structures, relaxed = StructureSet.read(paths.structures), trainable(run, StructureSet.read(relaxed_path(paths)))
     limit = run.config.structures.max_formation_energy_ev_per_atom
     from_source = run.config.structures.labels == "source"
     following, _ = augmented(structures, relaxed, f"round {paths.index}", limit, leave_other_labels=from_source)

@@ -131,7 +131,7 @@ def _plans(
         else:
             opened = open_run(source or run, overrides)
         config, structures = opened.config, opened.latest_round().structures
-    wanted = [asked] if asked else [Representation(name) for name in dict.fromkeys(config.representation)]
+    wanted = [asked] if asked else [Representation(name) for name in dict.fromkeys(config.voxelized)]
     if output is not None and len(wanted) > 1:
         raise UserError(f"{output} cannot hold both representations; name one of them with --representation.")
     return [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -28,6 +29,14 @@ class Decoded:
     frac_coords: np.ndarray
     cell: np.ndarray
     reason: str
+
+    def structure(self) -> Any | None:
+        """A pymatgen ``Structure``, or None where there is no valid one."""
+        if self.reason:
+            return None
+        from pymatgen.core import Lattice, Structure
+
+        return Structure(Lattice(self.cell), self.numbers.tolist(), self.frac_coords)
 
 
 @dataclass(frozen=True)

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import h5py
 import numpy as np
 
 from voxtal.errors import UserError
-from voxtal.generation.request import Request
 from voxtal.runs import RoundPaths, atomic_path, read_json, safe_name, write_json
 from voxtal.structures.structure_set import SCHEMA, StructureSet
 
@@ -37,7 +36,7 @@ class CandidatesFolder:
         """File of the attempts; its name tells which and how many."""
         return self.root / "blocks" / f"block-{attempts.start:08d}-{len(attempts)}.h5"
 
-    def claim(self, request: Request, made_by: dict[str, Any], say: Callable[[str], None]) -> None:
+    def claim(self, asked: Mapping[str, Any], made_by: dict[str, Any], say: Callable[[str], None]) -> None:
         """Make sure that what is here, and will be, is of one request to the same models, seed and settings.
 
         Attempts of other models are moved to a folder ``earlier-NNN``, and ``say`` is told; nothing is deleted.
@@ -49,8 +48,7 @@ class CandidatesFolder:
         """
         for left in [*self.root.glob(".candidates.h5.*.tmp"), *self.root.glob("blocks/.*.tmp")]:
             left.unlink()
-        asked = {name: value for name, value in vars(request).items() if value not in ((), None)}
-        note = json.loads(json.dumps({"asked": asked, "made_by": made_by}))
+        note = json.loads(json.dumps({"asked": dict(asked), "made_by": made_by}))
         path = self.root / "request.json"
         found = read_json(path) if path.is_file() else {}
         if found == note:
@@ -96,7 +94,14 @@ class CandidatesFolder:
             join_sets([self.block(attempts) for attempts in blocks_of(n)], temporary)
 
 
-def candidates_folder(paths: RoundPaths, request: Request, name: str | None = None) -> CandidatesFolder:
+class Named(Protocol):
+    """A request; its name is empty where nothing is asked for."""
+
+    @property
+    def name(self) -> str: ...
+
+
+def candidates_folder(paths: RoundPaths, request: Named, name: str | None = None) -> CandidatesFolder:
     """The round's own folder for a request without restrictions, else one below it, by default named by the request.
 
     Raises

@@ -31,11 +31,14 @@ class MapDecoder:
     ----------
     published
         The watershed of the binary map instead of the sites that explain both maps best.
+    drawn
+        Whether a network drew the density maps, too: no sites explain them exactly.
     """
 
     unet: UNet
     grid: DensityGrid
     published: bool = False
+    drawn: bool = False
 
     @torch.no_grad()
     def decode(self, maps: Tensor, max_atoms: int | None = None) -> list[Decoded]:
@@ -58,5 +61,5 @@ class MapDecoder:
         cell = cell_from_coordinates(maps[1:], self.grid)
         if self.published:
             return decode_watershed(species, binary, cell, self.grid)
-        found = decode_density(maps[0], species, cell, self.grid)
+        found = decode_density(maps[0], species, cell, self.grid, exact=not self.drawn)
         return found.numbers, found.frac_coords, found.cell

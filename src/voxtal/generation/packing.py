@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from voxtal.config import CONFIG_NAME, Config, VoxelsConfig, write_config
+from voxtal.config import CONFIG_NAME, ICSG3D, Config, VoxelsConfig, write_config
 from voxtal.data.graphs import GraphSet
 from voxtal.errors import UserError
 from voxtal.generation.analogue import AnalogueGenerator
@@ -42,10 +42,12 @@ def pack(run: Run, paths: RoundPaths, folder: Path, half: bool = True, prototype
     Raises
     ------
     UserError
-        There is something at ``folder``, or a model has not been trained.
+        There is something at ``folder``, a model has not been trained, or the generator is ICSG3D's.
     """
     if folder.exists():
         raise UserError(f"There is something at {folder} already; delete it, or name another folder.")
+    if run.config.generate.generator == ICSG3D:
+        raise UserError("Networks of icsg3d cannot be packed; copy the run directory without round-*/density instead.")
     models = made_by(run, paths)["models"]
     partial = folder.with_name(f".{folder.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)  # of a call that was killed

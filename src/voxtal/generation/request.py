@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 from voxtal.errors import UserError
 from voxtal.structures.phases import parse_system
@@ -40,6 +41,11 @@ class Request:
             "" if self.max_atoms is None else f"up-to-{self.max_atoms}-atoms",
         ]
         return "_".join(part for part in parts if part)
+
+    @property
+    def asked(self) -> dict[str, Any]:
+        """What is asked for as plain values, for the note beside the attempts."""
+        return {name: value for name, value in vars(self).items() if value not in ((), None)}
 
     @property
     def chooses(self) -> bool:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Callable, Collection
-from contextlib import AbstractContextManager
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -15,36 +13,30 @@ from ase.data import chemical_symbols
 from torch import nn
 
 from voxtal import __version__
-from voxtal.config import Config
+from voxtal.config import ICSG3D, Config
 from voxtal.data.graphs import GraphSet
 from voxtal.errors import UserError
 from voxtal.generation.analogue import AnalogueGenerator
+from voxtal.generation.blocks import Maker, Progress, Rows, make_attempts, predicted_column, rows_of, seed_of
 from voxtal.generation.codes import graphs_of_codes
-from voxtal.generation.decode import Decoded, Decoder
+from voxtal.generation.decode import Decoder
 from voxtal.generation.flow import FlowGenerator
 from voxtal.generation.folder import candidates_folder
-from voxtal.generation.generators import BATCH, Draw, Generator, GraphGenerator, Setting
+from voxtal.generation.generators import BATCH, Generator, GraphGenerator, Setting
+from voxtal.generation.icsg3d_request import MapsRequest
+from voxtal.generation.icsg3d_stage import latent_codes, maps_maker
 from voxtal.generation.readers import cell_reader, sites_reader
 from voxtal.generation.request import Request
 from voxtal.models.build import restore
-from voxtal.parallel.communicator import Communicator, SerialCommunicator, on_root
+from voxtal.parallel.communicator import Communicator, SerialCommunicator
 from voxtal.parallel.data_parallel import launch_of
 from voxtal.parallel.tasks import advancing, gathered, shown
 from voxtal.runs import RoundPaths, Run, sha256_of
-from voxtal.structures.structure_set import REASON, SOURCE, StructureSet
+from voxtal.structures.structure_set import StructureSet
 from voxtal.training.checkpoint import load
 from voxtal.training.device import Arithmetic, one_thread
 from voxtal.training.objectives import constraint_of, load_constraints, properties_of
 from voxtal.training.separated import own_model
-
-ATTEMPT = "attempt"
-"""Property: number of the attempt; with the seed it makes the structure again."""
-PREDICTED = "predicted_formation_energy"
-"""Property: formation energy that the constraint predicts from the graph, eV/atom (:func:`predicted_column`)."""
-DRAWN = "drawn_system"
-"""Provenance: chemical system that the generator drew, whatever was asked for."""
-
-Progress = Callable[[str, int], AbstractContextManager[Callable[..., None]]]
 
 
 def generate(
@@ -52,7 +44,7 @@ def generate(
     paths: RoundPaths,
     n: int,
     progress: Progress,
-    request: Request | None = None,
+    request: Request | MapsRequest | None = None,
     name: str | None = None,
     communicator: Communicator | None = None,
     say: Callable[[str], None] = print,
@@ -67,7 +59,8 @@ def generate(
     progress
         Shows on rank 0 how far it is.
     request
-        Elements and numbers of atoms that are asked for; such attempts have a folder of their own.
+        What is asked for besides, of the kind that the round's generator takes; such attempts have a folder of their
+        own.
     name
         Of that folder; by default the request's.
     say
@@ -76,38 +69,40 @@ def generate(
     Raises
     ------
     UserError
-        A model is missing or does not know an element, or the folder holds attempts of another request.
+        A model is missing or does not know what is asked for, or the folder holds attempts of another request.
     """
-    request, communicator = request or Request(), communicator or SerialCommunicator()
+    request = request or default_request(run)
+    if isinstance(request, MapsRequest) != (run.config.generate.generator == ICSG3D):
+        raise UserError(f"What is asked for cannot be asked of generate.generator = {run.config.generate.generator!r}.")
+    maker = maps_maker(run, paths, request) if isinstance(request, MapsRequest) else graphs_maker(run, paths, request)
     folder = candidates_folder(paths, request, name)
+    return make_attempts(folder, maker, n, progress, communicator or SerialCommunicator(), say)
 
-    def claim() -> list[range]:
+
+def default_request(run: Run) -> Request | MapsRequest:
+    """What a round asks of its generator: nothing in particular."""
+    return MapsRequest() if run.config.generate.generator == ICSG3D else Request()
+
+
+def graphs_maker(run: Run, paths: RoundPaths, request: Request) -> Maker:
+    """Of a generator whose codes the round's autoencoders decode."""
+
+    def check() -> dict[str, Any]:
         request.check(chemical_symbols[z] for z in GraphSet.read(paths.graphs, stop=0).layout.elements)
-        folder.claim(request, made_by(run, paths), say)
-        return folder.missing(n)
+        return made_by(run, paths)
 
-    todo = on_root(communicator, claim)
-    opened = cache(lambda: (open_generator(run, paths, request), open_decoder(run, paths)))
+    def open_() -> Rows:
+        generator, decoder = open_generator(run, paths, request), open_decoder(run, paths)
 
-    def make(task: int) -> None:
-        generator, decoder = opened()
-        attempts = np.arange(todo[task].start, todo[task].stop)
-        draw = generator.draw(attempts)
-        decoded = decoder.decode_codes(draw.codes, request.max_atoms)
-        _as_set(paths.index, attempts, generator.model, draw, decoded).write(folder.block(todo[task]))
+        def rows(attempts: np.ndarray) -> StructureSet:
+            draw = generator.draw(attempts)
+            decoded = decoder.decode_codes(draw.codes, request.max_atoms)
+            predicted = {predicted_column(name): values for name, values in draw.predicted.items()}
+            return rows_of(paths.index, attempts, generator.model, decoded, draw.codes.drawn, predicted)
 
-    sizes, began = list(map(len, todo)), time.monotonic()
-    with shown(progress, "generate", sum(sizes), communicator) as advance, one_thread():
-        gathered(communicator, len(todo), make, advancing(advance, sizes))
+        return rows
 
-    def conclude() -> None:
-        if todo:
-            folder.note_time(sum(sizes), time.monotonic() - began, communicator.size)
-        if todo or not folder.is_joined(n):
-            folder.join(n)
-
-    on_root(communicator, conclude)
-    return folder.candidates
+    return Maker(request.asked, check, open_)
 
 
 def open_decoder(run: Run, paths: RoundPaths) -> Decoder:
@@ -133,7 +128,7 @@ def open_generator(run: Run, paths: RoundPaths, request: Request) -> Generator:
         config.generator.objectives,
         graphs.layout,
         request,
-        _seed(run, paths),
+        seed_of(run, paths),
         arithmetic,
     )
     saved = _load(paths, config.generate.generator)
@@ -175,9 +170,19 @@ def graphs_of_attempts(
     return np.concatenate([np.zeros((0, layout.side, layout.side), dtype=np.float32), *(drawn or [])])
 
 
-def predicted_column(name: str) -> str:
-    """Column of the candidates that holds the predictions of a property."""
-    return f"predicted_{name}"
+def features_of_attempts(
+    run: Run,
+    paths: RoundPaths,
+    attempts: np.ndarray,
+    progress: Progress | None = None,
+    communicator: Communicator | None = None,
+) -> np.ndarray:
+    """Latent vectors (n, d) of numbered attempts (n,), made again from their seeds: the closer two are, the more alike
+    are the attempts. None but on rank 0. Collective."""
+    if run.config.generate.generator == ICSG3D:
+        return latent_codes(run, paths, attempts if (communicator or SerialCommunicator()).rank == 0 else attempts[:0])
+    graphs = graphs_of_attempts(run, paths, attempts, progress, communicator)
+    return graphs.reshape(len(graphs), graphs.shape[1] * graphs.shape[2])
 
 
 def predictions_of(candidates: StructureSet, properties: Collection[str]) -> dict[str, np.ndarray]:
@@ -192,27 +197,9 @@ def predictions_of(candidates: StructureSet, properties: Collection[str]) -> dic
     if missing:
         raise UserError(
             f"The candidates were made without a prediction of {', '.join(missing)}. Make them again: "
-            "`voxtal train constraint`, then `voxtal generate`."
+            "`voxtal train constraint`, or `voxtal train all` for icsg3d, then `voxtal generate`."
         )
     return {name: candidates.properties[predicted_column(name)] for name in properties}
-
-
-def _as_set(index: int, attempts: np.ndarray, model: str, draw: Draw, decoded: list[Decoded]) -> StructureSet:
-    counts = [len(d.numbers) for d in decoded]
-    return StructureSet(
-        ids=np.asarray([f"r{index}-{i:06d}" for i in attempts], dtype=np.str_),
-        offsets=np.concatenate([[0], np.cumsum(counts)]).astype(np.int64),
-        numbers=np.concatenate([d.numbers for d in decoded]).astype(np.uint8),
-        frac_coords=np.concatenate([d.frac_coords for d in decoded]),
-        cells=np.stack([d.cell for d in decoded]),
-        properties={ATTEMPT: attempts.astype(np.float64)}
-        | {predicted_column(name): values.astype(np.float64) for name, values in draw.predicted.items()},
-        provenance={
-            REASON: np.asarray([d.reason for d in decoded], dtype=np.str_),
-            DRAWN: draw.codes.drawn,
-            SOURCE: np.asarray([model] * len(decoded), dtype=np.str_),
-        },
-    )
 
 
 def made_by(run: Run, paths: RoundPaths) -> dict[str, Any]:
@@ -227,7 +214,7 @@ def made_by(run: Run, paths: RoundPaths) -> dict[str, Any]:
     steered = {} if config.generate.generator == "ccdcgan" else _steered_by(config)
     return {
         "voxtal": __version__,
-        "seed": _seed(run, paths),
+        "seed": seed_of(run, paths),
         "voxels": config.voxels.model_dump(),
         "graphs": graphs.fingerprint,
         "models": {name: sha256_of(paths.train(name) / "best.pt") for name in names},
@@ -249,8 +236,3 @@ def _arithmetic(run: Run) -> Arithmetic:
 
 def _load(paths: RoundPaths, model: str) -> dict[str, Any]:
     return load(paths.train(model) / "best.pt", f"voxtal train {model}")
-
-
-def _seed(run: Run, paths: RoundPaths) -> int:
-    """Of a round's attempts: another round's would be the same ones again."""
-    return run.config.seed + paths.index

@@ -37,6 +37,9 @@ MODEL_TITLES = {
     "ccdcgan": "CCDCGAN",
     "flow": "Flow over tokens",
     "analogue": "Elements of analogues",
+    "unet": "UNet",
+    "vae": "VAE",
+    "cgcnn": "CGCNN of the formation energy",
 }
 FUNNEL = ("attempts", "valid", "unique", "novel", "believable", "selected")
 MAX_ROWS = 100

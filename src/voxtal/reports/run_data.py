@@ -16,6 +16,8 @@ from voxtal.runs import RoundPaths, read_json
 
 AUTOENCODERS = ("lattice-ae", "sites-ae")
 CONSTRAINT = "constraint"
+MAPS_MODELS = ("unet", "vae", "cgcnn")
+"""ICSG3D's; CGCNNs of other properties than the formation energy are called ``cgcnn-NAME``."""
 
 
 def networks_of(paths: RoundPaths) -> list[str]:
@@ -23,9 +25,29 @@ def networks_of(paths: RoundPaths) -> list[str]:
 
     Constraints of other properties and generators are those that training has begun with; without any, the published.
     """
-    begun = {folder.name for folder in paths.train("").glob("*") if folder.is_dir()}
+    begun = _begun(paths)
     others = sorted(name for name in begun if name.startswith(f"{CONSTRAINT}-"))
     return [CONSTRAINT, *others, *([name for name in GENERATORS if name in begun] or GENERATORS[:1])]
+
+
+def models_of_round(paths: RoundPaths) -> list[str]:
+    """The networks of a round in the order in which they are trained, of the generator that it was begun with."""
+    if not draws_maps(paths):
+        return [*AUTOENCODERS, *networks_of(paths)]
+    return [*MAPS_MODELS, *sorted(name for name in _begun(paths) if name.startswith(f"{MAPS_MODELS[-1]}-"))]
+
+
+def draws_maps(paths: RoundPaths) -> bool:
+    """Whether a round's generator is ICSG3D's, by what is there: its networks, or density maps alone."""
+    begun = _begun(paths)
+    if begun & {*AUTOENCODERS, *GENERATORS}:
+        return False
+    maps, voxels = (any(folder.glob("*.h5")) for folder in (paths.density, paths.voxels))
+    return bool(begun & {"unet", "vae"}) or (maps and not voxels)
+
+
+def _begun(paths: RoundPaths) -> set[str]:
+    return {folder.name for folder in paths.train("").glob("*") if folder.is_dir()}
 
 
 @dataclass(frozen=True)
@@ -56,9 +78,7 @@ def read_round(paths: RoundPaths) -> RoundData:
     return RoundData(
         index=paths.index,
         summary=_read_if_there(paths.summary),
-        metrics={
-            model: read_metrics(paths.train(model) / "metrics.jsonl") for model in (*AUTOENCODERS, *networks_of(paths))
-        },
+        metrics={model: read_metrics(paths.train(model) / "metrics.jsonl") for model in models_of_round(paths)},
         evaluation=_read_if_there(paths.evaluation),
         candidates=read_candidates(paths.screen / "candidates.csv"),
         hull=_read_if_there(paths.hull),

@@ -14,7 +14,14 @@ from typing import Literal
 
 from voxtal.errors import UserError
 from voxtal.owners import process_runs
-from voxtal.reports.run_data import AUTOENCODERS, networks_of, read_candidates, read_metrics
+from voxtal.reports.run_data import (
+    AUTOENCODERS,
+    draws_maps,
+    models_of_round,
+    networks_of,
+    read_candidates,
+    read_metrics,
+)
 from voxtal.runs import RoundPaths, read_json
 
 State = Literal["done", "running", "stopped", "waiting"]
@@ -85,11 +92,7 @@ def round_stages(paths: RoundPaths, counts: Sequence[Count], at_work: bool) -> l
     """Every stage of one round, in the order in which they run; the first open one is what is ``at_work``."""
     traces = [
         _structures(paths, counts),
-        _voxels(paths),
-        *(_training(model, paths.train(model)) for model in AUTOENCODERS),
-        *_separated(paths),
-        _Traces("encode", paths.graphs.is_file(), [paths.graphs]),
-        *(_training(model, paths.train(model)) for model in networks_of(paths)),
+        *_models(paths),
         _Traces("generate", paths.candidates.is_file(), [paths.candidates]),
         _screen(paths),
         _relax(paths, counts),
@@ -143,9 +146,22 @@ def _structures(paths: RoundPaths, counts: Sequence[Count]) -> _Traces:
     return _Traces("structures", done, [paths.structures] if done or not labelled else [ledger], _listed(labelled))
 
 
-def _voxels(paths: RoundPaths) -> _Traces:
-    shards = sorted(paths.voxels.glob("shard-*.h5"))
-    index = paths.voxels / "index.h5"
+def _models(paths: RoundPaths) -> list[_Traces]:
+    """From structures to trained networks."""
+    if draws_maps(paths):
+        return [_voxels(paths.density), *(_training(model, paths.train(model)) for model in models_of_round(paths))]
+    return [
+        _voxels(paths.voxels),
+        *(_training(model, paths.train(model)) for model in AUTOENCODERS),
+        *_separated(paths),
+        _Traces("encode", paths.graphs.is_file(), [paths.graphs]),
+        *(_training(model, paths.train(model)) for model in networks_of(paths)),
+    ]
+
+
+def _voxels(folder: Path) -> _Traces:
+    shards = sorted(folder.glob("shard-*.h5"))
+    index = folder / "index.h5"
     return _Traces("voxels", index.is_file(), [index, *shards], f"shards {len(shards)}" if shards else "")
 
 

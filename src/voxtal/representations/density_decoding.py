@@ -144,7 +144,9 @@ class _Sites:
         return replace(self, numbers=np.append(self.numbers, number), frac=np.vstack([self.frac, frac]))
 
 
-def decode_density(density: np.ndarray, species: np.ndarray, cell: np.ndarray, grid: DensityGrid) -> DecodedDensity:
+def decode_density(
+    density: np.ndarray, species: np.ndarray, cell: np.ndarray, grid: DensityGrid, exact: bool = True
+) -> DecodedDensity:
     """The crystal whose maps are nearest to the given ones.
 
     Connected components of the species map start a fit of all sites to the density map, or, for elements whose
@@ -159,6 +161,9 @@ def decode_density(density: np.ndarray, species: np.ndarray, cell: np.ndarray, g
         (N, N, N) species map: atomic numbers, 0 where there is no ion.
     cell
         (3, 3) lattice vectors as rows, angstrom.
+    exact
+        Whether a density map without noise is searched for the sites that explain it exactly. There are none where a
+        network drew it, as smooth as it may be, and the search takes ten times as long as all the rest.
 
     Raises
     ------
@@ -168,7 +173,7 @@ def decode_density(density: np.ndarray, species: np.ndarray, cell: np.ndarray, g
     maps = _Maps.of(density, species, cell, grid)
     seeds = maps.sites(*likely_sites(maps.species, maps.cell, grid, BALL_THRESHOLDS[0]))
     found = [maps.fitted(seeds, FEW)]
-    if not maps.certain(found[-1]) and maps.noise < NOISY:
+    if not maps.certain(found[-1]) and exact and maps.noise < NOISY:
         found[0] = maps.settled(seeds, found[0])
         for threshold in BALL_THRESHOLDS:
             if maps.certain(found[-1]):

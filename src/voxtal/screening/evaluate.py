@@ -9,14 +9,17 @@ from typing import Any
 
 import numpy as np
 
+from voxtal.config import ICSG3D
 from voxtal.data.graphs import GraphSet
+from voxtal.generation.blocks import PREDICTED, predicted_column
 from voxtal.generation.sampling import predicted
-from voxtal.generation.stage import PREDICTED, open_decoder, predicted_column
+from voxtal.generation.stage import open_decoder
 from voxtal.parallel.communicator import Communicator, SerialCommunicator
 from voxtal.parallel.tasks import results, shown
 from voxtal.runs import RoundPaths, Run, atomic_path
 from voxtal.screening.comparison import UNKNOWN, Progress, compare
-from voxtal.screening.metrics import regression, reproduction
+from voxtal.screening.map_models import evaluate_maps_models
+from voxtal.screening.metrics import parity, reproduction, spaced
 from voxtal.structures.phases import PHASE_SYMPREC_ANGSTROM, with_spacegroup
 from voxtal.structures.splits import HELDOUT, TRAIN, in_split
 from voxtal.structures.structure_set import FORMATION_ENERGY, REASON, StructureSet
@@ -34,24 +37,24 @@ CANDIDATE_COLUMNS = (
     "matches",
 )
 
-_MAX_REPRODUCED = 1000
-"""Structures of each split that are decoded and matched; beyond it an evenly spaced sample."""
 _BLOCK = 64
 
 
 def evaluate_models(run: Run, paths: RoundPaths, progress: Progress) -> dict[str, Any]:
-    """Reproduction ratio and the constraints' errors on training and held-out structures."""
+    """Reproduction ratio and the errors of what predicts properties, on training and held-out structures."""
+    if run.config.generate.generator == ICSG3D:
+        return evaluate_maps_models(run, paths, progress)
     graphs, structures = GraphSet.read(paths.graphs), StructureSet.read(paths.structures)
     decoder = open_decoder(run, paths)
     splits = {name: np.flatnonzero(in_split(structures, graphs.rows, name)) for name in (TRAIN, HELDOUT)}
     out: dict[str, Any] = {"reproduction": {}, "other_constraints": {}}
     for name, members in splits.items():
-        sample = members[:: max(1, -(-len(members) // _MAX_REPRODUCED))]
+        sample = spaced(members)
         decoded: list[Any | None] = []
         with progress(f"decode {name}", len(sample)) as advance:
             for first in range(0, len(sample), _BLOCK):
                 block = sample[first : first + _BLOCK]
-                decoded += [_structure(d) for d in decoder.decode(graphs.dense(block))]
+                decoded += [d.structure() for d in decoder.decode(graphs.dense(block))]
                 advance(len(block), "")
         originals = [structures.structure(int(graphs.rows[i])) for i in sample]
         out["reproduction"][name] = reproduction(originals, decoded)
@@ -60,26 +63,11 @@ def evaluate_models(run: Run, paths: RoundPaths, progress: Progress) -> dict[str
     placed = {name: arithmetic.place(constraint) for name, constraint in constraints.items()}
     ids = structures.ids[graphs.rows]
     for name, values in predicted(placed, graphs.dense(), arithmetic.device).items():
-        judged = _constraint(labels(structures, name, paths.structures)[graphs.rows], values, ids, splits)
+        judged = parity(labels(structures, name, paths.structures)[graphs.rows], values, ids, splits)
         if name == FORMATION_ENERGY:
             out["constraint"] = judged
         else:
             out["other_constraints"][name] = judged
-    return out
-
-
-def _constraint(
-    targets: np.ndarray, predicted: np.ndarray, ids: np.ndarray, splits: dict[str, np.ndarray]
-) -> dict[str, Any]:
-    """Errors of predictions (n,) on each split, and every labelled point."""
-    out: dict[str, Any] = {"parity": []}
-    for name, members in splits.items():
-        labelled = members[np.isfinite(targets[members])]
-        out[name] = regression(targets[labelled], predicted[labelled])
-        out["parity"] += [
-            {"id": str(ids[i]), "split": name, "target": float(targets[i]), "predicted": float(predicted[i])}
-            for i in labelled
-        ]
     return out
 
 
@@ -139,7 +127,7 @@ def write_candidates(path: Any, rows: Sequence[dict[str, Any]]) -> None:
         columns = dict.fromkeys([*CANDIDATE_COLUMNS, *(name for row in rows[:1] for name in row)])
         writer = csv.DictWriter(handle, list(columns))
         writer.writeheader()
-        writer.writerows(rows)
+        writer.writerows({name: "" if value != value else value for name, value in row.items()} for row in rows)
 
 
 def _row(candidates: StructureSet, i: int, spacegroup: Any, outcome: str, matches: str) -> dict[str, Any]:
@@ -161,11 +149,3 @@ def _row(candidates: StructureSet, i: int, spacegroup: Any, outcome: str, matche
             if name.startswith(predicted_column("")) and name != PREDICTED
         },
     }
-
-
-def _structure(decoded: Any) -> Any | None:
-    if decoded.reason:
-        return None
-    from pymatgen.core import Lattice, Structure
-
-    return Structure(Lattice(decoded.cell), decoded.numbers.tolist(), decoded.frac_coords)

@@ -10,6 +10,8 @@ import numpy as np
 
 from voxtal.structures.matching import CDVAE, STRICT, Matcher
 
+MAX_REPRODUCED = 1000
+"""Structures of each split that are decoded and matched; beyond it an evenly spaced sample."""
 Z_95 = 1.959963984540054
 """Quantile of the normal distribution for a two-sided interval of 95%."""
 
@@ -34,6 +36,11 @@ def mean(values: np.ndarray) -> dict[str, Any]:
         "mean": float(np.mean(finite)) if n else None,
         "standard_error": float(np.std(finite, ddof=1) / sqrt(n)) if n > 1 else None,
     }
+
+
+def spaced(members: np.ndarray) -> np.ndarray:
+    """At most :data:`MAX_REPRODUCED` of the rows, evenly spaced."""
+    return members[:: max(1, -(-len(members) // MAX_REPRODUCED))]
 
 
 def reproduction(originals: Sequence[Any], decoded: Sequence[Any | None]) -> dict[str, Any]:
@@ -63,6 +70,21 @@ def regression(targets: np.ndarray, predicted: np.ndarray) -> dict[str, Any]:
         "mae": float(np.mean(np.abs(targets - predicted))),
         "r2": float(1 - residual / spread) if spread > 0 else None,
     }
+
+
+def parity(
+    targets: np.ndarray, predicted: np.ndarray, ids: np.ndarray, splits: dict[str, np.ndarray]
+) -> dict[str, Any]:
+    """Errors of predictions (n,) on each split, and every labelled point."""
+    out: dict[str, Any] = {"parity": []}
+    for name, members in splits.items():
+        labelled = members[np.isfinite(targets[members])]
+        out[name] = regression(targets[labelled], predicted[labelled])
+        out["parity"] += [
+            {"id": str(ids[i]), "split": name, "target": float(targets[i]), "predicted": float(predicted[i])}
+            for i in labelled
+        ]
+    return out
 
 
 def relaxation(formation_energy: np.ndarray, before: np.ndarray, e_above_hull: np.ndarray) -> dict[str, Any]:

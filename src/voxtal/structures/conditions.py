@@ -83,6 +83,20 @@ class Condition:
             [one_hot[decile_of(column, edges)] for column, edges in zip(columns, self.edges, strict=True)], axis=1
         )
 
+    def one_decile(self, numbers: np.ndarray) -> np.ndarray:
+        """Condition vectors (n, 10) float32 of deciles (n,), 0 to 9, of the one property that there is."""
+        assert self.edges is not None
+        assert len(self.properties) == 1
+        return np.eye(DECILES, dtype=np.float32)[numbers]
+
+    def told(self, vectors: np.ndarray) -> dict[str, np.ndarray]:
+        """What condition vectors (n, width) say of each property, (n,): its decile, 0 to 9, or the value itself."""
+        if self.edges is None:
+            columns = vectors * self.scale + self.mean
+        else:
+            columns = vectors.reshape(len(vectors), len(self.properties), DECILES).argmax(axis=2)
+        return dict(zip(self.properties, columns.T.astype(np.float64), strict=True))
+
     def facts(self) -> dict[str, Any]:
         """Plain values that :meth:`from_facts` takes, for a file."""
         return {

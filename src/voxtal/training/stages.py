@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import AbstractContextManager
 from functools import partial
 from typing import Any
 
 import numpy as np
 
-from voxtal.config import GENERATORS, AutoencoderConfig, Config, LayeredConfig
+from voxtal.config import GENERATORS, ICSG3D, AutoencoderConfig, Config, LayeredConfig
 from voxtal.data.dataset import VoxelDataset
 from voxtal.data.graphs import GraphSet
 from voxtal.errors import UserError
@@ -36,6 +36,7 @@ from voxtal.training.flow_task import FlowTask
 from voxtal.training.gan_task import GANTask
 from voxtal.training.objectives import (
     PROPERTY_NETWORK,
+    cgcnn_of,
     constraint_of,
     labels,
     load_constraints,
@@ -64,6 +65,8 @@ Prepared = tuple[str, Callable[[Arithmetic], Task]]
 
 def models_of(run: Run, paths: RoundPaths) -> list[str]:
     """The models of a round, in the order in which they are trained; UserError where these depend on voxels to come."""
+    if run.config.generate.generator == ICSG3D:
+        return [*DENSITY_MODELS, *map(cgcnn_of, properties_of(run.config.generator))]
     separated = map(own_model, own_elements(run, paths))
     constraints = map(constraint_of, properties_of(run.config.generator))
     return ["lattice-ae", COMBINED, *separated, *constraints, run.config.generate.generator]
@@ -327,7 +330,7 @@ def _cgcnn(run: Run, paths: RoundPaths, model: str, parallel: DataParallel, say:
 
 def _of_maps(run: Run, paths: RoundPaths, model: str, parallel: DataParallel, say: Say) -> Prepared:
     inputs, make = {"unet": prepare_unet, "vae": prepare_vae}[model](run, paths, parallel, say)
-    return _fingerprint(run, getattr(run.config.train, model), *inputs), make
+    return _fingerprint(run, getattr(run.config.train, model), *inputs, steering={"objectives"}), make
 
 
 def _learned(config: LayeredConfig) -> LayeredConfig:
@@ -340,9 +343,10 @@ def _require(n: int, message: str) -> None:
         raise UserError(message)
 
 
-def _fingerprint(run: Run, size: Any, *inputs: str) -> str:
+def _fingerprint(run: Run, size: Any, *inputs: str, steering: Collection[str] = ()) -> str:
+    """Of data and settings; those that are ``steering`` what is drawn change nothing of what is learned."""
     train_settings = run.config.train
-    settings = [run.config.preset, run.config.seed, train_settings.precision, size.model_dump()]
+    settings = [run.config.preset, run.config.seed, train_settings.precision, size.model_dump(exclude=set(steering))]
     settings += [train_settings.warm_start, train_settings.warm_start_fraction]
     return _hash(json.dumps(settings), *inputs)
 

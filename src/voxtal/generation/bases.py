@@ -1,0 +1,106 @@
+"""Known compounds that ICSG3D generates around or between: found by id or in a file, and encoded by the VAE."""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from voxtal.errors import UserError
+from voxtal.models.vae import VAE
+from voxtal.representations.density import DensityGrid, coordinate_grid, encode_density
+from voxtal.representations.reasons import Unencodable
+from voxtal.runs import RoundPaths, Run
+from voxtal.structures.filters import Selection, right_angled
+from voxtal.structures.importers import import_structures
+from voxtal.structures.structure_set import StructureSet
+
+
+@dataclass(frozen=True)
+class Base:
+    """One compound, in the cell that the round's structures are in.
+
+    Attributes
+    ----------
+    name
+        As it was asked for.
+    row
+        The structure alone; its properties are those that are known of it.
+    """
+
+    name: str
+    row: StructureSet
+
+    @property
+    def fingerprint(self) -> str:
+        """Hash of the crystal and of what is known of it."""
+        digest = hashlib.sha256()
+        for array in (*self.row.arrays(0), *(value for _, value in sorted(self.row.properties.items()))):
+            digest.update(np.ascontiguousarray(array, dtype=np.float64).tobytes())
+        return digest.hexdigest()
+
+    def value(self, property_: str) -> float:
+        """A property, NaN where it is not known."""
+        return float(self.row.properties.get(property_, np.array([np.nan]))[0])
+
+
+def find_bases(run: Run, paths: RoundPaths, names: Sequence[str]) -> list[Base]:
+    """The compounds of these names: ids of the round's structures, or files of one structure each.
+
+    Raises
+    ------
+    UserError
+        There is no such id or file, or the file holds no structure or several.
+    """
+    if not names:
+        return []
+    structures = StructureSet.read(paths.structures)
+    return [Base(name, _row(run, paths, structures, name)) for name in names]
+
+
+def _row(run: Run, paths: RoundPaths, structures: StructureSet, name: str) -> StructureSet:
+    found = np.flatnonzero(structures.ids == name)
+    if len(found):
+        return structures.subset(found[:1])
+    if not Path(name).is_file():
+        near = difflib.get_close_matches(name, structures.ids.tolist(), n=1, cutoff=0.6)
+        hint = f" Did you mean {near[0]!r}?" if near else ""
+        raise UserError(f"{paths.structures} has no structure {name!r}, and there is no file of that name.{hint}")
+    selection = Selection(cell=run.config.structures.cell, max_atoms=None, max_length=None)
+    read = import_structures([Path(name)], selection=selection, workers=1)
+    if len(read.structures) != 1:
+        why = f": {read.dropped[0].reason} {read.dropped[0].detail}".rstrip() if read.dropped else ""
+        raise UserError(f"{name} holds {len(read.structures)} structures that can be used, not one{why}.")
+    return read.structures
+
+
+@torch.no_grad()
+def mean_code(
+    base: Base, vae: VAE, right_angles: bool, grid: DensityGrid, condition: np.ndarray, device: torch.device
+) -> np.ndarray:
+    """Mean (latent,) float32 of the base's code, encoded as it is, under a condition vector (width,).
+
+    Parameters
+    ----------
+    right_angles
+        Whether the VAE knows right-angled cells alone.
+
+    Raises
+    ------
+    UserError
+        The compound has no maps, or a cell that the VAE does not know.
+    """
+    try:
+        maps = encode_density(*base.row.arrays(0), grid)
+    except Unencodable as reason:
+        raise UserError(f"{base.name} has no density map: {reason}.") from None
+    if right_angles and not right_angled(maps.cell[None]).all():
+        raise UserError(f"{base.name}: its cell is not right-angled, and the VAE was trained on such cells alone.")
+    channels = np.concatenate([maps.density[None], coordinate_grid(maps.cell, grid)])[None]
+    tensors = (torch.from_numpy(array.astype(np.float32)).to(device) for array in (channels, condition[None]))
+    return vae.encode(*tensors)[0][0].float().cpu().numpy()

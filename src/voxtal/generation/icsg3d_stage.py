@@ -1,0 +1,273 @@
+"""ICSG3D's generator: latent codes and conditions to maps by the VAE, to crystals by the UNet, to properties by CGCNNs
+(doi:10.1021/acs.jcim.0c00464)."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from ase.data import chemical_symbols
+
+from voxtal import __version__
+from voxtal.config import ICSG3D, DensityConfig
+from voxtal.errors import UserError
+from voxtal.generation.bases import Base, find_bases, mean_code
+from voxtal.generation.blocks import Maker, Rows, predicted_column, rows_of, seed_of
+from voxtal.generation.decode import Decoded
+from voxtal.generation.icsg3d_conditions import (
+    Vectors,
+    asked_vector,
+    check_condition,
+    on_line,
+    takes_turns_over_structures,
+    vector_of,
+    vectors_of,
+)
+from voxtal.generation.icsg3d_request import MapsRequest
+from voxtal.generation.map_decoding import MapDecoder
+from voxtal.generation.properties import (
+    PropertyNetwork,
+    load_property_networks,
+    predict_properties,
+    trained_properties,
+)
+from voxtal.generation.sampling import noise_of
+from voxtal.models.build import restore
+from voxtal.models.vae import VAE
+from voxtal.parallel.data_parallel import launch_of
+from voxtal.representations.density import DensityGrid
+from voxtal.runs import RoundPaths, Run, sha256_of
+from voxtal.structures.conditions import Condition
+from voxtal.structures.phases import system_name
+from voxtal.structures.structure_set import FORMATION_ENERGY, StructureSet
+from voxtal.training.checkpoint import load
+from voxtal.training.device import Arithmetic
+from voxtal.training.objectives import cgcnn_of, properties_of
+from voxtal.training.vae_task import load_unet
+
+GROUP = 16
+"""Attempts that the networks see at once, always the same ones: what comes of one may depend, in the last bit, on its
+company."""
+
+
+def condition_column(name: str) -> str:
+    """Column of the candidates that holds what was asked of a property: its decile, 0 to 9, or its value."""
+    return f"condition_{name}"
+
+
+@dataclass(frozen=True)
+class MapsModels:
+    """A round's VAE and UNet, on this rank's device.
+
+    Attributes
+    ----------
+    condition
+        Of which the VAE was told in training.
+    right_angles
+        Whether the VAE knows right-angled cells alone.
+    """
+
+    vae: VAE
+    maps: MapDecoder
+    condition: Condition
+    right_angles: bool
+    device: torch.device
+
+    @torch.no_grad()
+    def decode(self, codes: np.ndarray, conditions: np.ndarray, max_atoms: int | None = None) -> list[Decoded]:
+        """Crystals of codes (n, latent) under condition vectors (n, width)."""
+        tensors = (torch.from_numpy(np.asarray(each, dtype=np.float32)).to(self.device) for each in (codes, conditions))
+        return self.maps.decode(self.vae.decode(*tensors), max_atoms)
+
+
+def open_maps_models(run: Run, paths: RoundPaths) -> MapsModels:
+    """The round's VAE and UNet.
+
+    Raises
+    ------
+    UserError
+        One of them is not trained, or they were trained on maps of different settings.
+    """
+    arithmetic = _arithmetic(run)
+    saved = _load_vae(paths)
+    density = DensityConfig.model_validate(saved["facts"]["density"])
+    unet = load_unet(paths.train("unet") / "best.pt", density)
+    published = saved["architecture"].startswith("paper")
+    return MapsModels(
+        arithmetic.place(restore(saved)),  # type: ignore[arg-type]
+        MapDecoder(arithmetic.place(unet), DensityGrid.of(density), published, drawn=True),  # type: ignore[arg-type]
+        Condition.from_facts(saved["facts"]["condition"]),
+        not published,
+        arithmetic.device,
+    )
+
+
+def maps_maker(run: Run, paths: RoundPaths, request: MapsRequest) -> Maker:
+    """What makes the attempts of a request with the round's VAE, UNet and CGCNNs."""
+
+    def open_() -> Rows:
+        return open_maps_generator(run, paths, request).rows
+
+    return Maker(request.asked, lambda: _made_by(run, paths, request), open_)
+
+
+def _made_by(run: Run, paths: RoundPaths, request: MapsRequest) -> dict[str, Any]:
+    """What attempts depend on besides their number and what is asked for."""
+    open_maps_generator(run, paths, request)  # what is missing or cannot be is told before any work is done
+    condition = Condition.from_facts(_load_vae(paths)["facts"]["condition"])
+    names = ["vae", "unet", *map(cgcnn_of, trained_properties(paths))]
+    facts: dict[str, Any] = {
+        "voxtal": __version__,
+        "seed": seed_of(run, paths),
+        "models": {name: sha256_of(paths.train(name) / "best.pt") for name in names},
+    }
+    if request.bases:
+        facts["bases"] = [base.fingerprint for base in find_bases(run, paths, request.bases)]
+    if takes_turns_over_structures(condition, request):
+        facts["structures"] = sha256_of(paths.structures)
+    return facts
+
+
+@dataclass(frozen=True)
+class MapsGenerator:
+    """Numbered attempts in, rows of candidates out.
+
+    Attributes
+    ----------
+    index
+        Of the round.
+    networks
+        Property -> what predicts it from crystals.
+    anchors
+        (0, 1 or 2, latent) codes of the compounds that the request names.
+    vectors
+        Condition vectors of attempts.
+    """
+
+    index: int
+    models: MapsModels
+    networks: Mapping[str, PropertyNetwork]
+    request: MapsRequest
+    seed: int
+    anchors: np.ndarray
+    vectors: Vectors
+
+    def rows(self, attempts: np.ndarray) -> StructureSet:
+        """Attempts (n,) that follow each other."""
+        groups = range(attempts[0] // GROUP, attempts[-1] // GROUP + 1)
+        made = StructureSet.concatenate([self._group(np.arange(g * GROUP, (g + 1) * GROUP)) for g in groups])
+        return made.subset(attempts - groups.start * GROUP)
+
+    def codes(self, attempts: np.ndarray) -> np.ndarray:
+        """Latent codes (n, latent) of numbered attempts (n,)."""
+        if self.request.between:
+            return on_line(self.anchors, self.request.steps, attempts)
+        noise = noise_of(self.seed, attempts, self.models.vae.latent)
+        return self.anchors[0] + np.sqrt(self.request.variance) * noise if self.request.around is not None else noise
+
+    def _group(self, attempts: np.ndarray) -> StructureSet:
+        conditions = self.vectors(attempts)
+        decoded = self.models.decode(self.codes(attempts), conditions, self.request.max_atoms)
+        asked = self.models.condition.told(conditions)
+        columns = {condition_column(name): values for name, values in asked.items()}
+        drawn = np.asarray(
+            [system_name({chemical_symbols[z] for z in each.numbers.tolist()}) for each in decoded], dtype=np.str_
+        )
+        rows = rows_of(self.index, attempts, ICSG3D, decoded, drawn, columns)
+        return rows.with_columns(self._predicted(rows, np.array([not each.reason for each in decoded])))
+
+    def _predicted(self, rows: StructureSet, valid: np.ndarray) -> dict[str, np.ndarray]:
+        """Predictions (n,) of each property, NaN where there is no valid crystal."""
+        predicted = predict_properties(rows.subset(np.flatnonzero(valid)), self.networks, self.models.device)
+        out = {predicted_column(name): np.full(len(rows), np.nan) for name in predicted}
+        for name, values in predicted.items():
+            out[predicted_column(name)][valid] = values
+        return out
+
+
+def open_maps_generator(run: Run, paths: RoundPaths, request: MapsRequest) -> MapsGenerator:
+    """What makes the attempts of a request, on this rank's device.
+
+    Raises
+    ------
+    UserError
+        A network is not trained, a compound is not there, or the condition cannot be asked for.
+    """
+    models = open_maps_models(run, paths)
+    check_condition(models.condition, request)
+    networks = open_property_networks(run, paths, models.device)
+    bases = find_bases(run, paths, request.bases)
+    asked = asked_vector(models.condition, request)
+    values = np.array([[base.value(name) for name in models.condition.properties] for base in bases])
+    if asked is None:
+        values = np.array([_filled(b, v, models, networks) for b, v in zip(bases, values, strict=True)])
+    seed = seed_of(run, paths)
+    return MapsGenerator(
+        paths.index,
+        models,
+        networks,
+        request,
+        seed,
+        _anchors(models, bases, values, asked),
+        vectors_of(models.condition, request, seed, paths, values),
+    )
+
+
+def open_property_networks(run: Run, paths: RoundPaths, device: torch.device) -> dict[str, PropertyNetwork]:
+    """All trained CGCNNs of a round; UserError where one is missing that the generator's objectives need."""
+    names = dict.fromkeys([*trained_properties(paths), *properties_of(run.config.generator)])
+    return load_property_networks(paths, names, device)
+
+
+def with_energy(run: Run, paths: RoundPaths, base: Base) -> StructureSet:
+    """A compound's row with its formation energy, predicted where it is not known."""
+    if np.isfinite(base.value(FORMATION_ENERGY)):
+        return base.row
+    networks = load_property_networks(paths, [FORMATION_ENERGY], "cpu")
+    return base.row.with_columns(predict_properties(base.row, networks, "cpu"))
+
+
+def latent_codes(run: Run, paths: RoundPaths, attempts: np.ndarray) -> np.ndarray:
+    """Codes (n, latent) of numbered attempts (n,) of the round itself, of which nothing was asked."""
+    return noise_of(seed_of(run, paths), attempts, _load_vae(paths)["sizes"]["latent"])
+
+
+def _anchors(models: MapsModels, bases: Sequence[Base], values: np.ndarray, asked: np.ndarray | None) -> np.ndarray:
+    """Each compound's code (k, latent), under its own condition; where that is not known, under what is ``asked``."""
+    codes = []
+    for base, known in zip(bases, values, strict=True):
+        condition = asked if asked is not None and not np.isfinite(known).all() else vector_of(models.condition, known)
+        codes.append(mean_code(base, models.vae, models.right_angles, models.maps.grid, condition, models.device))
+    return np.array(codes, dtype=np.float32).reshape(-1, models.vae.latent)
+
+
+def _filled(base: Base, known: np.ndarray, models: MapsModels, networks: Mapping[str, PropertyNetwork]) -> np.ndarray:
+    """The condition's properties (k,) of a compound, predicted where they are not ``known`` (k,).
+
+    Raises
+    ------
+    UserError
+        One is neither known nor can be predicted.
+    """
+    names = models.condition.properties
+    unknown = [name for name, value in zip(names, known, strict=True) if not np.isfinite(value)]
+    predicted = predict_properties(base.row, {n: networks[n] for n in unknown if n in networks}, models.device)
+    missing = [name for name in unknown if not np.isfinite(predicted.get(name, np.array([np.nan]))[0])]
+    if missing:
+        raise UserError(
+            f"Nothing is known of the {missing[0]} of {base.name}, which the VAE has to be told. Give "
+            f"--condition {missing[0]}=..., or train what predicts it: `voxtal train cgcnn --property {missing[0]}`."
+        )
+    return np.array([predicted[name][0] if name in predicted else v for name, v in zip(names, known, strict=True)])
+
+
+def _load_vae(paths: RoundPaths) -> dict[str, Any]:
+    return load(paths.train("vae") / "best.pt", "voxtal train vae")
+
+
+def _arithmetic(run: Run) -> Arithmetic:
+    return Arithmetic.of(run.config.train, launch_of(os.environ).local_rank)
