@@ -163,7 +163,7 @@ def decode_density(
         (3, 3) lattice vectors as rows, angstrom.
     exact
         Whether a density map without noise is searched for the sites that explain it exactly. There are none where a
-        network drew it, as smooth as it may be, and the search takes ten times as long as all the rest.
+        network drew it, as smooth as it may be, and the search takes twice as long as all the rest.
 
     Raises
     ------
