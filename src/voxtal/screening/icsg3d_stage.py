@@ -18,7 +18,6 @@ from voxtal.parallel.communicator import Communicator, on_root
 from voxtal.parallel.tasks import advancing, results, shown
 from voxtal.runs import RoundPaths, Run, atomic_path
 from voxtal.screening.comparison import Progress
-from voxtal.screening.embedding import tsne
 from voxtal.screening.icsg3d import (
     attempt_figures,
     attempt_rows,
@@ -188,13 +187,21 @@ def _picture(out: Evaluation, models: MapModels, seed: int, progress: Progress) 
     energies = models.structures.properties.get(FORMATION_ENERGY, np.full(len(models.structures), np.nan))[rows]
     if len(rows) >= 3:
         with progress("t-SNE", 1) as advance:
-            places = tsne(codes.mean)
+            places = _in_a_plane(codes.mean)
             advance(1, "")
         classes = [class_of(models.structures.arrays(int(row))[0]) or "other" for row in rows]
         out.embedding = {"places": places, "classes": classes, "energies": energies}
     pairs = _pairs(codes.rows, energies, seed)
     if len(pairs):
         out.interpolations = interpolations(models, pairs, STEPS)
+
+
+def _in_a_plane(codes: np.ndarray) -> np.ndarray:
+    """Places (n, 2) of codes (n, latent) by t-SNE, near ones near each other."""
+    from sklearn.manifold import TSNE
+
+    perplexity = min(30.0, (len(codes) - 1) / 3)
+    return np.asarray(TSNE(2, perplexity=perplexity, init="random", random_state=0).fit_transform(codes))
 
 
 def _encoded(models: MapModels, rows: np.ndarray, progress: Progress) -> Latent:
