@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 from voxtal.cli.common import run_command
 from voxtal.cli.evaluate_icsg3d import beside_paper
 from voxtal.cli.main import build_app
-from voxtal.generation.stage import PREDICTED
+from voxtal.generation.blocks import PREDICTED
 from voxtal.structures.structure_set import REASON, StructureSet
 
 PICTURES = {

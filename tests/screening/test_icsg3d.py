@@ -16,7 +16,7 @@ from pymatgen.core import Lattice, Structure
 
 from voxtal.cli.common import open_run
 from voxtal.errors import UserError
-from voxtal.generation.stage import PREDICTED
+from voxtal.generation.blocks import PREDICTED
 from voxtal.parallel.communicator import SerialCommunicator
 from voxtal.runs import RoundPaths, Run
 from voxtal.screening.icsg3d import (

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 
 from voxtal.errors import UserError
+from voxtal.generation.blocks import PREDICTED
 from voxtal.generation.properties import load_property_networks, predict_properties, trained_properties
-from voxtal.generation.stage import PREDICTED
 from voxtal.parallel.communicator import Communicator, on_root
 from voxtal.parallel.tasks import advancing, results, shown
 from voxtal.runs import RoundPaths, Run, atomic_path
