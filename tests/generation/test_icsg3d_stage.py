@@ -124,7 +124,7 @@ def test_other_networks_set_attempts_aside(maps_run: Run, attempts: Callable[...
     assert before.keys() == {"vae", "unet", "cgcnn"}
     best = maps_run.round(0).train("unet") / "best.pt"
     saved = load(best, "")
-    saved["weights"]["binary.bias"] += 1e-3
+    saved["weights"]["trust"] += 1e-3
     save(best, saved)
     attempts(4)
     assert (root / "earlier-001" / "candidates.h5").is_file()

@@ -18,7 +18,7 @@ from voxtal.representations.density import DensityGrid, cell_from_coordinates
 from voxtal.representations.density_peaks import Peaks, find_peaks, log_shapes
 from voxtal.representations.reasons import Undecodable
 
-FIELDS = 5
+FIELDS = 4
 """Numbers that a voxel knows of the Gaussian that is nearest, in units of its width."""
 _FARTHEST = 4.0
 """Of those units; beyond, nothing is told."""
@@ -81,7 +81,7 @@ class PeaksUNet(UNet):
         return torch.from_numpy(np.stack([self._fields_of(each) for each in arrays])).to(maps.device)
 
     def _fields_of(self, maps: np.ndarray) -> np.ndarray:
-        """(FIELDS, N, N, N): logarithms of height and width, distance in widths, and of how much is not explained."""
+        """(FIELDS, N, N, N): logarithms of height and width, distance in widths, whether it is below one."""
         out = np.zeros((FIELDS, *maps.shape[1:]), dtype=np.float32)
         out[2] = _FARTHEST
         try:
@@ -96,7 +96,6 @@ class PeaksUNet(UNet):
         out[0], out[1] = shapes[..., 0], shapes[..., 1]
         out[2] = np.minimum(distance, _FARTHEST)
         out[3] = np.where(distance < 1, 1.0, -1.0)
-        out[4] = np.log10(peaks.residual + 1e-6) / 3 + 1
         return out
 
 

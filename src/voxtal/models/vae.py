@@ -119,6 +119,13 @@ class Coordinates(nn.Module):
             + line[2][:, :, None, None, :]
         )
 
+    def right_angled(self, numbers: Tensor) -> Tensor:
+        """Numbers (b, 12) of boxes with right angles and edges as long as those of ``numbers`` (b, 12)."""
+        slopes = numbers.view(-1, 4, 3)[:, 1:]
+        axes, triangle = torch.linalg.qr(slopes.mT)
+        axes = (axes * torch.where(triangle.diagonal(dim1=1, dim2=2) < 0, -1.0, 1.0)[:, None]).mT
+        return torch.cat([numbers[:, :3], (axes * slopes.norm(dim=2, keepdim=True)).flatten(1)], dim=1)
+
     def edges(self, numbers: Tensor) -> Tensor:
         """(b, 3) length of the box along each axis, angstrom, of numbers (b, 12)."""
         return numbers.view(-1, 4, 3)[:, 1:].norm(dim=2) * self.REACH_ANGSTROM
@@ -161,7 +168,7 @@ class IonsVAE(VAE):
 
     def decode(self, codes: Tensor, condition: Tensor) -> Tensor:
         hidden = self.decoder(torch.cat([codes, condition], dim=1))
-        numbers = self.box(hidden)
+        numbers = self.coordinates.right_angled(self.box(hidden))
         drawn = self.drawn(hidden).view(-1, self.ions, 5)
         centres = 0.6 * torch.tanh(drawn[..., :3])
         heights, widths = (_between(drawn[..., 3 + k], *limits) for k, limits in enumerate((self.HEIGHTS, self.WIDTHS)))
