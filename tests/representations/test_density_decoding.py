@@ -11,6 +11,8 @@ from scipy.optimize import linear_sum_assignment
 
 from voxtal.representations.density import DensityGrid, DensityMaps, encode_density, placed_sites
 from voxtal.representations.density_decoding import decode_density, noise_of
+from voxtal.representations.density_fit import FEW, fit_sites
+from voxtal.representations.ionic_radii import ionic_radii
 from voxtal.representations.placement import standard_cell
 from voxtal.representations.reasons import Undecodable
 
@@ -165,3 +167,14 @@ def test_garbage_takes_bounded_time():
         with suppress(Undecodable):
             assert not decode_density(density, species, np.eye(3) * 6, GRID).certain
         assert time.process_time() - began < 10
+
+
+def test_sites_far_outside_of_the_box() -> None:
+    """A network at the start of its training suggests such: no voxel is near them, and nothing to fit them to."""
+    grid = DensityGrid(16, 0.25, "true")
+    maps = encode_density(np.array([22]), np.zeros((1, 3)), 4 * np.eye(3), grid)
+    far, radii = np.full((1, 3), 9.0), ionic_radii(np.array([22]))
+    for free_heights in (False, True):
+        sites, heights = fit_sites(maps.density, np.array([22]), radii, far, maps.cell, grid, FEW, free_heights)
+        assert np.array_equal(sites, far)
+        assert np.isfinite(heights).all()

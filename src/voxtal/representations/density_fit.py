@@ -157,4 +157,4 @@ def _residual(
     for axis in range(3):
         np.subtract(where[:, axis, None], positions[:, axis], out=slopes[:, :, axis])
         slopes[:, :, axis] *= shapes
-    return left, slopes.reshape(len(where), -1)
+    return left, slopes.reshape(len(where), len(positions) * slopes.shape[2])
