@@ -45,10 +45,12 @@ def test_published_layers() -> None:
 @pytest.mark.parametrize("architecture", SIZES)
 def test_there_and_back(architecture: str) -> None:
     """Codes, maps of the input's shape, the same from a file; another condition is another map."""
-    network: Any = build(architecture, **SIZES[architecture]).eval()
+    network: Any = build(architecture, **SIZES[architecture])
     maps = torch.rand(3, 4, 16, 16, 16)
     condition = torch.eye(10)[:3]
     with torch.no_grad():
+        network.decode(network.encode(maps, condition)[0], condition)  # batch norm's means are part of what is kept
+        network.eval()
         mean, log_variance = network.encode(maps, condition)
         assert mean.shape == log_variance.shape == (3, 8)
         decoded = network.decode(mean, condition)
