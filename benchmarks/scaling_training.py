@@ -1,11 +1,12 @@
 """Training on two ranks against one: torch.distributed and Horovod, with and without compression and tensor fusion.
 
-    python benchmarks/scaling_training.py STRUCTURES.h5 [--models sites-ae] [--ranks 2] [--scaling weak|strong]
+    python benchmarks/scaling_training.py RUN [--models lattice-ae sites-ae] [--ranks 2] [--scaling weak|strong]
 
-Every way is started in turns, on the preset `laptop`, with one thread a rank, and trains by the loop that users train
-by; samples per second of the clock, medians over the repeats. Weak scaling: each rank has the batch of one rank alone.
-Strong: the ranks share it. Efficiency: the rate over that of one rank times the number of ranks; for several models, of
-the time that their steps in the preset take together. "Unrelated": as many trainings of one rank at once, which know
+RUN is a run directory whose round 0 holds what the models are trained on. Every way is started in turns, with one
+thread a rank, and trains what `voxtal train` trains there by the same loop, into a folder that is thrown away; samples
+per second of the clock, medians over the repeats. Weak scaling: each rank has the batch of one rank alone. Strong: the
+ranks share it. Efficiency: the rate over that of one rank times the number of ranks; for several models, of the time
+that their steps in the configuration take together. "Unrelated": as many trainings of one rank at once, which know
 nothing of each other: what the machine has for two, whoever averages.
 "All-reduce": what a step spends on averaging gradients, in it the wait for the slowest rank. "Tensors": one all-reduce
 for each gradient, instead of voxtal's single one for all of them; Horovod fuses them again unless its threshold is 0.
@@ -25,13 +26,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from train import MODELS, make_task, prepared
 
-from voxtal.cli.common import print_table
-from voxtal.config import build_config
-from voxtal.data.dataset import VoxelDataset
+from voxtal.cli.common import open_run, print_table
 from voxtal.parallel.data_parallel import data_parallel
 from voxtal.parallel.launch import local_environment, mpirun
+from voxtal.training.device import Arithmetic
+from voxtal.training.stages import prepared
 from voxtal.training.trainer import train
 
 WARM_UP = 4
@@ -70,21 +70,29 @@ def timed(function: Any, spent: list[float]) -> Any:
     return call
 
 
-def measure(model: str, folder: Path, batch: int, seconds: float, weak: bool) -> None:
+def section_of(model: str) -> str:
+    """Of the configuration: cgcnn-band_gap is trained as cgcnn says."""
+    return model if "-ae" in model else model.partition("-")[0]
+
+
+def measure(arguments: argparse.Namespace) -> None:
     """One rank's part of a measurement; rank 0 prints it."""
     torch.set_num_threads(1)
+    model = arguments.models[0]
     parallel: Any = data_parallel("auto", os.environ.get("COMPRESSION", "none"))
     spent = [0.0]
     average = reduce_each_tensor if "TENSORS" in os.environ else parallel._average_gradients
     parallel._average_gradients = timed(average, spent)
-    config = build_config({"preset": "laptop"})
-    batch = (batch or getattr(config.train, model.replace("-", "_")).batch_size) * (parallel.size if weak else 1)
-    task = make_task(model, config, VoxelDataset(folder / "laptop"), batch, parallel)
+    section = f"train.{section_of(model).replace('-', '_')}"
+    batch = arguments.batch or train_config(arguments, model).batch_size
+    batch *= parallel.size if arguments.scaling == "weak" else 1
+    run = open_run(arguments.run, [*arguments.set, f"{section}.batch_size={batch}"])
+    task = prepared(run, run.round(0), model, parallel)[1](Arithmetic.of(run.config.train, parallel.local_rank))
     rng = np.random.default_rng(0)
     began = time.perf_counter()
     for index in range(WARM_UP):
         task.step(index, rng)
-    task.steps = parallel.bcast(max(20, int(seconds * WARM_UP / (time.perf_counter() - began))))
+    task.steps = parallel.bcast(max(20, int(arguments.seconds * WARM_UP / (time.perf_counter() - began))))
     spent[0], ends = 0.0, []
     with tempfile.TemporaryDirectory() as scratch:
         train(task, Path(scratch), 0, "", task.steps, lambda _n, _text: ends.append(time.perf_counter()))
@@ -99,12 +107,13 @@ def measure(model: str, folder: Path, batch: int, seconds: float, weak: bool) ->
     parallel.close()
 
 
-def start(way: str, model: str, folder: Path, arguments: argparse.Namespace) -> dict[str, float]:
+def start(way: str, model: str, arguments: argparse.Namespace) -> dict[str, float]:
     """Measure one way in processes of its own."""
     launcher, extra = WAYS[way]
     ranks = str(arguments.ranks)
     options = [f"--{name}={getattr(arguments, name)}" for name in ("batch", "seconds", "scaling")]
-    script = [__file__, "--measure", str(folder), "--models", model, *options]
+    options += [f"--set={override}" for override in arguments.set]
+    script = [__file__, str(arguments.run.resolve()), "--measure", f"--models={model}", *options]
     torchrun = str(Path(sys.executable).with_name("torchrun"))
     command = {
         "": [sys.executable, *script],
@@ -122,56 +131,53 @@ def start(way: str, model: str, folder: Path, arguments: argparse.Namespace) -> 
     return {**results[0], "rate": sum(result["rate"] for result in results)}
 
 
-def samples_of(model: str) -> int:
-    """How many one rank sees in the whole training of the preset."""
-    size = getattr(build_config({"preset": "laptop"}).train, model.replace("-", "_"))
-    return int(size.steps * size.batch_size)
+def train_config(arguments: argparse.Namespace, model: str) -> Any:
+    return getattr(open_run(arguments.run, arguments.set).config.train, section_of(model).replace("-", "_"))
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("structures", type=Path, nargs="?")
-    parser.add_argument("--models", nargs="+", choices=MODELS, default=["sites-ae", "ccdcgan"])
+    parser.add_argument("run", type=Path)
+    parser.add_argument("--models", nargs="+", default=["lattice-ae", "sites-ae", "constraint"])
+    parser.add_argument("--set", action="append", default=[])
     parser.add_argument("--ways", nargs="+", choices=WAYS, default=list(WAYS))
     parser.add_argument("--ranks", type=int, default=2)
     parser.add_argument("--batch", type=int, default=0, help="Of one rank alone; the preset's if not given.")
     parser.add_argument("--scaling", choices=("weak", "strong"), default="weak")
     parser.add_argument("--seconds", type=float, default=8.0)
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--measure", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--measure", action="store_true", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.measure:
-        measure(arguments.models[0], arguments.measure, arguments.batch, arguments.seconds, arguments.scaling == "weak")
+        measure(arguments)
         return
     table = []
     hours: dict[str, float] = dict.fromkeys(arguments.ways, 0.0)
-    with tempfile.TemporaryDirectory() as scratch:
-        folder = Path(scratch)
-        prepared(arguments.structures, folder, 300, "laptop", "cpu")
-        for model in arguments.models:
-            found: dict[str, list[dict[str, float]]] = {way: [] for way in arguments.ways}
-            for _ in range(arguments.repeats):
-                for way, results in found.items():
-                    results.append(start(way, model, folder, arguments))
-                    print(model, way, results[-1], file=sys.stderr, flush=True)
-            middle = {
-                way: {key: float(np.median([r[key] for r in results])) for key in results[0]}
-                for way, results in found.items()
-            }
-            one = middle.get("one rank", {"rate": float("nan")})["rate"]
-            for way, result in middle.items():
-                ranks = 1 if way == "one rank" else arguments.ranks
-                hours[way] += samples_of(model) * ranks / result["rate"] / 3600
-                table.append(
-                    (
-                        model,
-                        way,
-                        f"{result['rate']:,.0f}",
-                        f"{result['rate'] / one / ranks:.0%}",
-                        f"{1e3 * result['wait']:.1f}",
-                        f"{result['bytes'] / 1e6:.1f}",
-                    )
+    for model in arguments.models:
+        found: dict[str, list[dict[str, float]]] = {way: [] for way in arguments.ways}
+        for _ in range(arguments.repeats):
+            for way, results in found.items():
+                results.append(start(way, model, arguments))
+                print(model, way, results[-1], file=sys.stderr, flush=True)
+        middle = {
+            way: {key: float(np.median([r[key] for r in results])) for key in results[0]}
+            for way, results in found.items()
+        }
+        one = middle.get("one rank", {"rate": float("nan")})["rate"]
+        for way, result in middle.items():
+            ranks = 1 if way == "one rank" else arguments.ranks
+            size = train_config(arguments, model)
+            hours[way] += size.steps * size.batch_size * ranks / result["rate"] / 3600
+            table.append(
+                (
+                    model,
+                    way,
+                    f"{result['rate']:,.0f}",
+                    f"{result['rate'] / one / ranks:.0%}",
+                    f"{1e3 * result['wait']:.1f}",
+                    f"{result['bytes'] / 1e6:.1f}",
                 )
+            )
     if len(arguments.models) > 1 and "one rank" in hours:
         for way, spent in hours.items():
             table.append((" + ".join(arguments.models), way, "", f"{hours['one rank'] / spent:.0%}", "", ""))
