@@ -47,11 +47,11 @@ def run_with_maps(root: Path, preset: str, structures: list[Any]) -> Path:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("preset", ["laptop", "paper"])
-def test_losses_are_those_of_one_process(copper_gold: list[Any], tmp_path: Path, preset: str) -> None:
+def test_losses_are_those_of_one_process(golden_cubes: list[Any], tmp_path: Path, preset: str) -> None:
     """More ranks would train another model: batch norm of a share, turns drawn per rank, a recall of another mean."""
     roots = {}
     for ranks in (1, 2):
-        roots[ranks] = run_with_maps(tmp_path / f"{ranks}", preset, copper_gold)
+        roots[ranks] = run_with_maps(tmp_path / f"{ranks}", preset, golden_cubes)
         program = [sys.executable, str(Path(__file__).with_name("train_all.py")), str(roots[ranks]), *DENSITY_MODELS]
         code, out = finish(start(program if ranks == 1 else command(TORCHRUN, ranks, program)), 300)
         assert code == 0, out
