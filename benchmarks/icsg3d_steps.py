@@ -42,6 +42,7 @@ import torch
 from cgcnn import PADDED, graph_rates
 from scipy.spatial.distance import cdist
 from torch import Tensor
+from train import Timed
 
 from voxtal.cli.common import open_run, pick_round, print_table
 from voxtal.config import Config, build_config
@@ -61,7 +62,8 @@ from voxtal.structures.structure_set import StructureSet
 from voxtal.training.density_data import MapBatch, TurnedMaps
 from voxtal.training.device import Arithmetic
 from voxtal.training.losses import binary_map_loss
-from voxtal.training.unet_task import UNetTask, unet_elements
+from voxtal.training.unet_task import UNetTask
+from voxtal.training.unet_task import sizes_of as unet_sizes
 from voxtal.training.vae_task import VAETask, sizes_of
 
 NOTHING = np.empty(0, dtype=np.int64)
@@ -113,8 +115,7 @@ class PublishedUNetTask(UNetTask):
 
 def unet_task(kind: type[UNetTask], config: Config, dataset: DensityDataset, arithmetic: Arithmetic) -> UNetTask:
     size, rows = config.train.unet, np.arange(dataset.n_structures)
-    numbers = unet_elements(config.preset, dataset.species_counts(rows), dataset.folder)
-    sizes = {"grid": dataset.settings.grid, "numbers": numbers, "width": size.width, "levels": size.levels}
+    sizes = unet_sizes(config.preset, size, dataset, dataset.species_counts(rows))
     name = f"{config.preset}-unet"
     return kind(name, sizes, size, 1000, dataset, rows, NOTHING, arithmetic, DataParallel(), 0)
 
@@ -141,38 +142,6 @@ def as_published(task: Any, folder: Path) -> Any:
     for group in task.optimizer.param_groups:
         group["fused"] = None
     return task
-
-
-class Timed:
-    """A task that goes on with its steps, and samples per second of each round."""
-
-    def __init__(self, task: Any) -> None:
-        self.task, self.index = task, 0
-        self.rates: list[float] = []
-        self.cuda = task.arithmetic.device.type == "cuda"
-        self._step()
-
-    def go_on(self, seconds: float) -> None:
-        began, done = self._now(), 0
-        while not done or self._now() - began < seconds:
-            self._step()
-            done += 1
-        self.rates.append(done * self.task.config.batch_size / (self._now() - began))
-
-    def _step(self) -> None:
-        torch.manual_seed(self.index)
-        self.task.step(self.index, np.random.default_rng(self.index))
-        self.index += 1
-
-    def _now(self) -> float:
-        if not self.cuda:
-            return time.process_time()
-        torch.cuda.synchronize()
-        return time.perf_counter()
-
-    @property
-    def rate(self) -> float:
-        return float(np.median(self.rates))
 
 
 def prepared(structures: Path, folder: Path, rows: int, preset: str, device: str) -> tuple[Config, DensityDataset]:

@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from voxtal.representations.density import DensityGrid, encode_density
-from voxtal.representations.density_peaks import CERTAIN, find_peaks, likeliest, log_shapes, sharpened
+from voxtal.representations.density_decoding import CERTAIN
+from voxtal.representations.density_peaks import find_peaks, likeliest, log_shapes, sharpened
 
 GRID = DensityGrid(32, 0.25, "true")
 PEROVSKITE = np.array([[0, 0, 0], [0.5, 0.5, 0.5], [0.5, 0.5, 0], [0.5, 0, 0.5], [0, 0.5, 0.5]])

@@ -43,8 +43,19 @@ class MapDecoder:
     @torch.no_grad()
     def decode(self, maps: Tensor, max_atoms: int | None = None) -> list[Decoded]:
         """Decode maps (n, 4, N, N, N); a structure of more than ``max_atoms`` atoms is no valid one."""
-        species, binary = self.unet.segment(maps, BINARY_THRESHOLD if self.published else THRESHOLD)
-        drawn, elements, ions = (each.float().cpu().numpy() for each in (maps, species, binary))
+        return self.decode_segmented(maps, *self.unet.segment(maps, self.threshold), max_atoms)
+
+    @property
+    def threshold(self) -> float:
+        """Probability of a voxel being in an ion, from which on it is taken for one."""
+        return BINARY_THRESHOLD if self.published else THRESHOLD
+
+    def decode_segmented(
+        self, maps: Tensor, species: Tensor, binary: Tensor, max_atoms: int | None = None
+    ) -> list[Decoded]:
+        """Decode maps that the UNet has labelled: the likeliest elements and probabilities, each (n, N, N, N)."""
+        inside = species * (binary >= self.threshold)
+        drawn, elements, ions = (each.float().cpu().numpy() for each in (maps, inside, binary))
         return [self._decoded(*one, max_atoms) for one in zip(drawn, elements, ions, strict=True)]
 
     def _decoded(self, maps: np.ndarray, species: np.ndarray, binary: np.ndarray, max_atoms: int | None) -> Decoded:

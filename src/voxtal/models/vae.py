@@ -3,6 +3,7 @@ doi:10.1021/acs.jcim.0c00464, Fig. 1a)."""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from itertools import pairwise
 from math import gcd, log
 
@@ -19,7 +20,7 @@ _CODE_CHANNELS = 4
 _GROUPS = 4
 
 
-class VAE(nn.Module):
+class VAE(nn.Module, ABC):
     """What the published network and ours have in common.
 
     Attributes
@@ -31,13 +32,13 @@ class VAE(nn.Module):
     latent: int
     condition: int
 
+    @abstractmethod
     def encode(self, maps: Tensor, condition: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and logarithm of the variance, each (b, latent), of the codes of maps (b, 4, N, N, N)."""
-        raise NotImplementedError
 
+    @abstractmethod
     def decode(self, codes: Tensor, condition: Tensor) -> Tensor:
         """Maps (b, 4, N, N, N) of codes (b, latent) and conditions (b, condition)."""
-        raise NotImplementedError
 
 
 def reparameterized(mean: Tensor, log_variance: Tensor, noise: Tensor) -> Tensor:

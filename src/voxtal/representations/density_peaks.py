@@ -13,13 +13,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from voxtal.representations.density import DensityGrid, amplitudes, render_density
+from voxtal.representations.density_decoding import CERTAIN
 from voxtal.representations.ionic_radii import ionic_radii
 from voxtal.representations.placement import cell_from_metric
 
 SHARPENED_ANGSTROM = 0.5, 0.35, 0.65
 """Widths of the Gaussian that is taken off those of the map; tried in turn. Small ions' own are not much wider."""
-CERTAIN = 3e-5
-"""Largest residual, in shares of the maximum, that float32 and the levels of a stored map leave."""
 MAX_IONS = 64
 _REGULARIZATION = 1e-3
 _SAME_ANGSTROM = 0.8
@@ -234,7 +233,11 @@ class _Map:
         return render_density(peaks.electrons, peaks.widths, peaks.frac, self.cell, self.grid)
 
     def fitted(self, peaks: Peaks) -> Peaks:
-        """Levenberg and Marquardt's steps in places and in the logarithms of heights and widths."""
+        """Levenberg and Marquardt's steps in places and in the logarithms of heights and widths.
+
+        SciPy's ``least_squares`` finds the same ions of 100 crystals in four times the time: it factorizes the slopes
+        themselves, thousands of voxels, and here their products do.
+        """
         unknown = np.hstack([peaks.frac @ self.cell, peaks.log_shapes()])
         left, slopes = self._left(unknown)
         damping, cost = 1e-3, float(left @ left)

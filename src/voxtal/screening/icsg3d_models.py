@@ -146,14 +146,16 @@ def judge_block(models: MapModels, rows: np.ndarray) -> list[Row]:
         for found, row, coordinates in zip(out, models.dataset.rows[rows], maps[:, 1:].cpu().numpy(), strict=True):
             errors = _edge_errors(coordinates, models.structures.cells[row], models.grid)
             found |= {f"{source}_{edge}_error": error for edge, error in zip(EDGES, errors, strict=True)}
-        species, inside = models.labelled(maps)
-        where_ions = voxel_counts(np.where(truth != 0, species, 0), truth)
-        segmented = voxel_counts(np.where(inside, species, 0), truth)
+        species, binary = models.unet.segment(maps, 0.0)
+        labels, inside = species.cpu().numpy(), (binary >= THRESHOLD).cpu().numpy()
+        where_ions = voxel_counts(np.where(truth != 0, labels, 0), truth)
+        segmented = voxel_counts(np.where(inside, labels, 0), truth)
         for found, label_counts, counts in zip(out, where_ions, segmented, strict=True):
             found[f"{source}_right_labels"] = int(label_counts[0])
             found |= {f"{source}_{name}": int(n) for name, n in zip(COUNTS, counts, strict=True)}
         for name, published in DECODERS.items():
-            crystals = MapDecoder(models.unet, models.grid, published).decode(maps)
+            decoder = MapDecoder(models.unet, models.grid, published, drawn=source == THROUGH_VAE)
+            crystals = decoder.decode_segmented(maps, species, binary)
             for found, row, crystal in zip(out, models.dataset.rows[rows], crystals, strict=True):
                 judged = _judged(crystal, models.structures, int(row), models.grid)
                 found |= {f"{source}_{name}_{key}": value for key, value in judged.items()}

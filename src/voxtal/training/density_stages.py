@@ -16,7 +16,8 @@ from voxtal.structures.structure_set import StructureSet
 from voxtal.training.device import Arithmetic
 from voxtal.training.objectives import labels
 from voxtal.training.trainer import Task
-from voxtal.training.unet_task import UNetTask, describe_classes, unet_elements
+from voxtal.training.unet_task import UNetTask, describe_classes
+from voxtal.training.unet_task import sizes_of as unet_sizes_of
 from voxtal.training.vae_task import VAETask, load_unet, sizes_of
 
 DENSITY_MODELS = ("unet", "vae")
@@ -37,14 +38,7 @@ def prepare_unet(run: Run, paths: RoundPaths, parallel: DataParallel, say: Say) 
 
     def make(arithmetic: Arithmetic) -> Task:
         counts = dataset.species_counts(rows)
-        sizes = {
-            "grid": dataset.settings.grid,
-            "numbers": unet_elements(run.config.preset, counts, paths.density),
-            "width": config.width,
-            "levels": config.levels,
-        }
-        if run.config.preset != "paper":
-            sizes |= {"margin": dataset.settings.margin, "sigma": dataset.settings.sigma_angstrom}
+        sizes = unet_sizes_of(run.config.preset, config, dataset, counts)
         if parallel.rank == 0:
             say(f"unet: {describe_classes(sizes['numbers'], counts)}")
         return UNetTask(

@@ -2,29 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from voxtal.config_icsg3d import MapsModelConfig
+from voxtal.config_icsg3d import MapsModelConfig, UNetConfig
 from voxtal.data.dataset import DensityDataset
 from voxtal.errors import UserError
-from voxtal.models.build import build, record
+from voxtal.models.build import record
 from voxtal.models.unet import UNet
-from voxtal.parallel.data_parallel import DataParallel
+from voxtal.parallel.data_parallel import Share
 from voxtal.training.density_data import MapBatch, TurnedMaps
-from voxtal.training.device import Arithmetic
 from voxtal.training.losses import binary_map_loss, species_loss
-from voxtal.training.trainer import batch_rows, cosine_rate, descend
+from voxtal.training.maps_task import MapsTask
 
 PUBLISHED_NUMBERS = tuple(range(1, 95))
 """The published 95 classes are these and the background."""
-VALIDATED = 128
-"""Structures of the validation split that the weights to keep are chosen by, at most."""
 
 
 def class_weights(counts: np.ndarray) -> np.ndarray:
@@ -70,10 +67,28 @@ def describe_classes(numbers: Sequence[int], counts: np.ndarray) -> str:
     return f"{text}; {without} elements have no voxel to train on, and weight 0" if without else text
 
 
-class UNetTask:
-    """The structures ``training`` (rows of a data set of density maps) and their turns; ``validation`` ones choose the
-    weights that are kept, the last ones where there are none.
+def sizes_of(preset: str, config: UNetConfig, dataset: DensityDataset, counts: np.ndarray) -> dict[str, Any]:
+    """What the UNet of a preset is built for, of voxel ``counts`` (119,) of the training set.
+
+    Raises
+    ------
+    UserError
+        The published network has no class for an element.
     """
+    settings = dataset.settings
+    sizes = {
+        "grid": settings.grid,
+        "numbers": unet_elements(preset, counts, dataset.folder),
+        "width": config.width,
+        "levels": config.levels,
+    }
+    return sizes if preset == "paper" else sizes | {"margin": settings.margin, "sigma": settings.sigma_angstrom}
+
+
+class UNetTask(MapsTask):
+    """The network, and the weights of eq. 7 that its training structures give."""
+
+    network: UNet
 
     def __init__(
         self,
@@ -83,39 +98,18 @@ class UNetTask:
         steps: int,
         dataset: DensityDataset,
         training: np.ndarray,
-        validation: np.ndarray,
-        arithmetic: Arithmetic,
-        parallel: DataParallel,
-        seed: int,
+        *others: Any,
     ) -> None:
-        self.architecture, self.sizes = architecture, sizes
-        self.published = architecture.startswith("paper")
-        torch.manual_seed(seed)
-        self.network: UNet = arithmetic.place(build(architecture, **sizes))  # type: ignore[assignment]
-        optimizer = torch.optim.Adam if self.published else torch.optim.AdamW
-        self.optimizer = optimizer(self.network.parameters(), lr=config.learning_rate, fused=True)
-        self.modules: Mapping[str, nn.Module] = {"network": self.network}
-        self.optimizers: Mapping[str, torch.optim.Optimizer] = {"network": self.optimizer}
-        self.config, self.steps, self.seed = config, steps, seed
-        self.arithmetic, self.parallel = arithmetic, parallel
-        self.training = TurnedMaps(dataset, training, config.rotations, seed, arithmetic.device)
-        self.validation = TurnedMaps(dataset, validation[:VALIDATED], 0, seed, arithmetic.device)
+        super().__init__(architecture, sizes, config, steps, dataset, training, *others)
+        device = self.arithmetic.device
         numbers = self.network.numbers.long()
         counts = dataset.species_counts(training)[numbers.cpu().numpy()]
-        self.weights = torch.from_numpy(class_weights(counts)).float().to(arithmetic.device)
-        self.class_of = torch.zeros(256, dtype=torch.int64, device=arithmetic.device)
-        self.class_of[numbers] = torch.arange(len(numbers), device=arithmetic.device)
+        self.weights = torch.from_numpy(class_weights(counts)).float().to(device)
+        self.class_of = torch.zeros(256, dtype=torch.int64, device=device)
+        self.class_of[numbers] = torch.arange(len(numbers), device=device)
 
-    def step(self, index: int, rng: np.random.Generator) -> dict[str, float]:
-        chosen = batch_rows(len(self.training), self.config.batch_size, index, self.seed)
-        share = self.parallel.split(len(chosen))
-        if not self.published:
-            for group in self.optimizer.param_groups:
-                group["lr"] = cosine_rate(self.config.learning_rate, index, self.steps)
-        losses = self.losses(self.training.batch(share.of(chosen)))
-        descend(losses["loss"], self.optimizer, share)
-        # at the end and at once: reading a number waits for the GPU
-        return dict(zip(losses, torch.stack([value.detach() for value in losses.values()]).tolist(), strict=True))
+    def losses_of(self, maps: TurnedMaps, chosen: np.ndarray, share: Share | None) -> dict[str, Tensor]:
+        return self.losses(maps.batch(chosen))
 
     def losses(self, batch: MapBatch) -> dict[str, Tensor]:
         """Both terms of eq. 7, their sum, and the share of a structure's voxels in ions whose element is the likeliest;
@@ -137,17 +131,6 @@ class UNetTask:
             "binary_loss": loss,
             "nonzero_recall": recall.mean(),
         }
-
-    @torch.no_grad()
-    def validate(self) -> float | None:
-        """Eq. 7 on the validation structures."""
-        if not len(self.validation):
-            return None
-        self.network.eval()
-        parts = np.array_split(np.arange(len(self.validation)), -(-len(self.validation) // self.config.batch_size))
-        total = sum(float(self.losses(self.validation.batch(part))["loss"]) * len(part) for part in parts)
-        self.network.train()
-        return total / len(self.validation)
 
     def export(self) -> dict[str, Any]:
         density = self.training.dataset.settings.model_dump()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,21 +12,17 @@ from torch import Tensor, nn
 from voxtal.config import DensityConfig, VAEConfig
 from voxtal.data.dataset import DensityDataset
 from voxtal.errors import UserError
-from voxtal.models.build import build, record, restore
+from voxtal.models.build import record, restore
 from voxtal.models.unet import UNet
 from voxtal.models.vae import VAE, logarithmic, reparameterized
-from voxtal.parallel.data_parallel import DataParallel
+from voxtal.parallel.data_parallel import DataParallel, Share
 from voxtal.structures.conditions import Condition
+from voxtal.structures.filters import right_angled
 from voxtal.training.checkpoint import load
 from voxtal.training.density_data import TurnedMaps
 from voxtal.training.device import Arithmetic
 from voxtal.training.losses import divergence, perceptual_loss
-from voxtal.training.trainer import batch_rows, cosine_rate, descend
-
-_RIGHT_ANGLE = 1e-3
-"""Cosine up to which an angle is a right one."""
-VALIDATED = 128
-"""Structures of the validation split that the weights to keep are chosen by, at most."""
+from voxtal.training.maps_task import MapsTask
 
 
 def load_unet(path: Path, density: DensityConfig) -> UNet:
@@ -65,10 +60,8 @@ def sizes_of(
     sizes = {"grid": dataset.settings.grid, "width": config.width, "latent": config.latent, "condition": condition}
     if architecture.startswith("paper"):
         return sizes
-    cells, counts = dataset.cells(rows), dataset.atom_counts(rows)
-    edges = np.linalg.norm(cells, axis=2)
-    cosines = np.einsum("nij,nkj->nik", cells, cells) / edges[:, :, None] / edges[:, None, :] - np.eye(3)
-    if (skewed := (np.abs(cosines).max(axis=(1, 2)) > _RIGHT_ANGLE).sum()) > 0:
+    counts = dataset.atom_counts(rows)
+    if (skewed := int((~right_angled(dataset.cells(rows))).sum())) > 0:
         raise UserError(
             f"{folder}: {skewed} of {len(rows)} cells are not right-angled, and the VAE of this preset draws ions in "
             "right-angled ones. Keep cubic crystals with structures.classes, in conventional cells with "
@@ -81,9 +74,8 @@ def sizes_of(
     return sizes | {"ions": config.ions}
 
 
-class VAETask:
-    """The structures ``training`` (rows of a data set of density maps) and their turns; ``validation`` ones choose the
-    weights that are kept, the last ones where there are none.
+class VAETask(MapsTask):
+    """The network, what it is told of each structure, and what it is compared by.
 
     Parameters
     ----------
@@ -92,6 +84,9 @@ class VAETask:
     unet
         The perceptual model of eq. 5, which stays as it is; None with ``alpha`` 0.
     """
+
+    network: VAE
+    config: VAEConfig
 
     def __init__(
         self,
@@ -109,35 +104,18 @@ class VAETask:
         parallel: DataParallel,
         seed: int,
     ) -> None:
-        self.architecture, self.sizes = architecture, sizes
-        self.published = architecture.startswith("paper")
-        torch.manual_seed(seed)
-        self.network: VAE = arithmetic.place(build(architecture, **sizes))  # type: ignore[assignment]
+        super().__init__(architecture, sizes, config, steps, dataset, training, validation, arithmetic, parallel, seed)
         self.unet: UNet | None = None
         if unet is not None:
             self.unet = arithmetic.place(unet.eval().requires_grad_(False))  # type: ignore[assignment]
-        optimizer = torch.optim.Adam if self.published else torch.optim.AdamW
-        self.optimizer = optimizer(self.network.parameters(), lr=config.learning_rate, fused=True)
-        self.modules: Mapping[str, nn.Module] = {"network": self.network}
-        self.optimizers: Mapping[str, torch.optim.Optimizer] = {"network": self.optimizer}
-        self.config, self.steps, self.seed = config, steps, seed
-        self.arithmetic, self.parallel = arithmetic, parallel
-        self.training = TurnedMaps(dataset, training, config.rotations, seed, arithmetic.device)
-        self.validation = TurnedMaps(dataset, validation[:VALIDATED], 0, seed, arithmetic.device)
         self.condition = condition
         self.vectors = torch.from_numpy(vectors).to(arithmetic.device)
 
-    def step(self, index: int, rng: np.random.Generator) -> dict[str, float]:
-        chosen = batch_rows(len(self.training), self.config.batch_size, index, self.seed)
-        share = self.parallel.split(len(chosen))
-        if not self.published:
-            for group in self.optimizer.param_groups:
-                group["lr"] = cosine_rate(self.config.learning_rate, index, self.steps)
-        noise = share.randn(self.network.latent, device=self.arithmetic.device)
-        losses = self.losses(self.training, share.of(chosen), noise)
-        descend(losses["loss"], self.optimizer, share)
-        # at the end and at once: reading a number waits for the GPU
-        return dict(zip(losses, torch.stack([value.detach() for value in losses.values()]).tolist(), strict=True))
+    def losses_of(self, maps: TurnedMaps, chosen: np.ndarray, share: Share | None) -> dict[str, Tensor]:
+        """Maps to validate with are decoded from the means of their codes."""
+        device, latent = self.arithmetic.device, self.network.latent
+        noise = torch.zeros(len(chosen), latent, device=device) if share is None else share.randn(latent, device=device)
+        return self.losses(maps, chosen, noise)
 
     def losses(self, maps: TurnedMaps, chosen: np.ndarray, noise: Tensor) -> dict[str, Tensor]:
         """Eq. 5 and its terms, not weighted, as means over the maps at ``chosen`` (b,), for ``noise`` (b, latent)."""
@@ -160,20 +138,6 @@ class VAETask:
     def _compared(self, maps: Tensor) -> Tensor:
         """Maps as they are compared: as they are (published), or the density's logarithm and coordinates."""
         return maps if self.published else torch.cat([logarithmic(maps[:, :1]), maps[:, 1:]], dim=1)
-
-    @torch.no_grad()
-    def validate(self) -> float | None:
-        """Eq. 5 on the validation structures, decoded from the means of their codes."""
-        if not len(self.validation):
-            return None
-        self.network.eval()
-        parts = np.array_split(np.arange(len(self.validation)), -(-len(self.validation) // self.config.batch_size))
-        total = 0.0
-        for part in parts:
-            nothing = torch.zeros(len(part), self.network.latent, device=self.arithmetic.device)
-            total += float(self.losses(self.validation, part, nothing)["loss"]) * len(part)
-        self.network.train()
-        return total / len(self.validation)
 
     def export(self) -> dict[str, Any]:
         facts = {"density": self.training.dataset.settings.model_dump(), "condition": self.condition.facts()}
