@@ -117,8 +117,7 @@ class CGCNNConfig(ModelConfig):
 
 class TrainConfig(Section):
     precision: Literal["auto", "float32", "bf16"]
-    """Of convolutions; ``auto``: bf16 where the device has instructions for it, else float32. A processor without them
-    takes 50 times as long for bf16."""
+    """Of convolutions; ``auto``: bf16 on GPUs that have instructions for it, else float32."""
     device: str = "auto"
     gradient_compression: Literal["none", "fp16"] = "none"
     """``fp16``: gradients travel between ranks in half precision."""

@@ -57,4 +57,6 @@ class HorovodRanks(DataParallel):
 
     def _summed(self, tensor: Tensor) -> Tensor:
         with reaching_all_ranks(self.rank, self.size):
-            return self._hvd.allreduce_(tensor, op=self._hvd.Sum)
+            # a name of its own for every call would make the ranks negotiate each anew: the next of this shape is known
+            name = f"sum-{tensor.dtype}-{'x'.join(map(str, tensor.shape))}"
+            return self._hvd.allreduce_(tensor, op=self._hvd.Sum, name=name)

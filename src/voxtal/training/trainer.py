@@ -6,6 +6,7 @@ killed and resumed has the losses of one that was not, and but for the order of 
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
@@ -85,15 +86,17 @@ def train(
     progress(start, "")
     threads = threads_for(task.modules.values())
     with threads, deferred_stop() as stop_signal, _metrics(task, folder, start, seconds) as metrics:
+        agreement = _Agreement(parallel, start)
         for index in range(start, task.steps):
             losses = _seeded_step(task, index, seed)
             done = index + 1
             signal = stop_signal()
-            losses = parallel.mean({**losses, _STOP: float(signal is not None)})
-            stop = losses.pop(_STOP) > 0
+            regular = done % checkpoint_every == 0 or done == task.steps
+            stop = False
+            if agreement.is_due(done) or regular:
+                losses, stop = agreement.reach(done, losses, signal is not None)
             if metrics and (done % LOG_EVERY_STEPS == 0 or done == task.steps):
                 metrics.write(done, losses)
-            regular = done % checkpoint_every == 0 or done == task.steps
             if regular:  # not at a stop: a run that was stopped keeps the same weights as one that was not
                 best = on_root(parallel, partial(_keep_best, task, folder, best))
             if regular or stop:
@@ -117,8 +120,32 @@ def _conclude(task: Task, folder: Path, fingerprint: str, metrics: Metrics | Non
     )
 
 
-_STOP = "stop"
-"""Travels with the losses: whether a rank was told to stop, so that all stop after the same step."""
+_STOP, _SECONDS = "stop", "seconds"
+_SHORT_STEP = 0.05
+"""Seconds. Two or three milliseconds of waiting for each other would be much of a shorter step."""
+
+
+class _Agreement:
+    """Mean losses of all ranks, and whether any of them was told to stop: asked after every step, or if steps are short
+    when losses are logged."""
+
+    def __init__(self, parallel: DataParallel, done: int) -> None:
+        self.parallel, self.done = parallel, done
+        self.at, self.short = time.perf_counter(), False
+
+    def is_due(self, done: int) -> bool:
+        """The same on all ranks."""
+        return not self.short or done % LOG_EVERY_STEPS == 0
+
+    def reach(self, done: int, losses: dict[str, float], told_to_stop: bool) -> tuple[dict[str, float], bool]:
+        """After step ``done``: mean losses, and whether to stop. Collective."""
+        now = time.perf_counter()
+        seconds = (now - self.at) / (done - self.done)
+        means = self.parallel.mean({**losses, _STOP: float(told_to_stop), _SECONDS: seconds})
+        stop = means.pop(_STOP) > 0
+        self.short = means.pop(_SECONDS) < _SHORT_STEP and self.parallel.size > 1
+        self.at, self.done = now, done
+        return means, stop
 
 
 def _metrics(task: Task, folder: Path, start: int, seconds: float) -> AbstractContextManager[Metrics | None]:
