@@ -16,13 +16,14 @@ Training steps, three ways, in turns, so that other work on the machine meets al
   axes, logits of the species only where the loss has a weight, channels last, fused optimizer;
 - voxtal: preset `laptop`.
 
-The VAE's step has the UNet's features in it (alpha above 0), of an untrained UNet of the same preset, whose values cost
-nothing. Structures are the first rows of the set, in right-angled cells. On the CPU one thread, and seconds of the
+The published VAE's step has the UNet's features in it, of an untrained UNet, whose values cost nothing; that of
+`laptop` has none (alpha 0). Structures are the first rows of the set. On the CPU one thread, and seconds of the
 processor, so that a second job on the machine counts little; on a GPU seconds of the clock.
 
 Decoding: 1,000 samples on two processes, seconds of the clock, and seconds of a processor for each. Without a run the
-samples are true maps, with 2% of noise and as many voxels mislabelled, as a good network leaves them: sites alone. With
-RUN they are drawn from its VAE and labelled by its UNet: everything from the code to the checked crystal.
+samples are true maps, with 2% of noise and as many voxels mislabelled, as a good network leaves them: sites alone.
+With RUN they are drawn from its VAE: everything from the code to the checked crystal. Published: its maps, the UNet's
+labels and the watershed.
 
 Atom graphs for CGCNN: the first table of benchmarks/cgcnn.py.
 """
@@ -49,6 +50,7 @@ from voxtal.config import Config, build_config
 from voxtal.data.dataset import DensityDataset
 from voxtal.data.voxelize import voxelize
 from voxtal.generation.map_decoding import MapDecoder
+from voxtal.generation.vae_codes import decode_codes
 from voxtal.parallel.communicator import SerialCommunicator
 from voxtal.parallel.data_parallel import DataParallel
 from voxtal.representations.density import DensityGrid, coordinate_grid, encode_density, placed_sites
@@ -64,7 +66,7 @@ from voxtal.training.device import Arithmetic
 from voxtal.training.losses import binary_map_loss
 from voxtal.training.unet_task import UNetTask
 from voxtal.training.unet_task import sizes_of as unet_sizes
-from voxtal.training.vae_task import VAETask, sizes_of
+from voxtal.training.vae_task import IonsVAETask, VAETask, sizes_of
 
 NOTHING = np.empty(0, dtype=np.int64)
 
@@ -124,11 +126,12 @@ def vae_task(config: Config, dataset: DensityDataset, arithmetic: Arithmetic) ->
     size, rows = config.train.vae, np.arange(dataset.n_structures)
     values = {"formation_energy": np.random.default_rng(0).normal(size=len(rows))}
     condition = Condition.of(values, rows, size.continuous_condition)
-    teacher = unet_task(UNetTask, config, dataset, arithmetic).network
+    teacher = unet_task(UNetTask, config, dataset, arithmetic).network if size.alpha else None
     name = f"{config.preset}-vae"
     sizes = sizes_of(name, size, dataset, rows, condition.width, dataset.folder)
     vectors = condition.encode(values)
-    return VAETask(
+    kind = VAETask if config.preset == "paper" else IonsVAETask
+    return kind(
         name, sizes, size, 1000, dataset, rows, NOTHING, condition, vectors, teacher, arithmetic, DataParallel(), 0
     )
 
@@ -136,7 +139,7 @@ def vae_task(config: Config, dataset: DensityDataset, arithmetic: Arithmetic) ->
 def as_published(task: Any, folder: Path) -> Any:
     """The task without what voxtal does to be fast."""
     task.training = DenseFiles(folder, task.training)
-    teacher = [task.unet] if isinstance(task, VAETask) else []
+    teacher = [task.unet] if getattr(task, "unet", None) is not None else []
     for module in (*task.modules.values(), *teacher):
         module.to(memory_format=torch.contiguous_format)
     for group in task.optimizer.param_groups:
@@ -238,8 +241,12 @@ def samples_of(job: tuple[Path, int, int, bool]) -> float:
     rows = rng.choice(models.known(np.arange(models.dataset.n_structures)), n)
     assert models.vae is not None, "RUN has no VAE"
     codes = torch.from_numpy(rng.standard_normal((n, models.vae.latent)).astype(np.float32))
-    maps = models.decoded(codes.to(models.arithmetic.device), models.conditions(rows))
-    MapDecoder(models.unet, models.grid, published).decode(maps)
+    codes, conditions = codes.to(models.arithmetic.device), models.conditions(rows)
+    decoder = MapDecoder(models.unet, models.grid, published, drawn=True)
+    if published:
+        decoder.decode(models.decoded(codes, conditions))
+    else:
+        decode_codes(models.vae, decoder, codes, conditions)
     return time.process_time() - began
 
 

@@ -82,7 +82,7 @@ TINY: dict[str, Any] = {
         "lattice_ae": {"width": 16, "latent": 8, "steps": 200, "batch_size": 16, "learning_rate": 4e-3},
         "sites_ae": {"width": 32, "latent": 16, "steps": 200, "batch_size": 16, "learning_rate": 4e-3},
         "unet": {"width": 4, "levels": 2, "steps": 20, "batch_size": 8, "learning_rate": 3e-3},
-        "vae": {"width": 4, "latent": 16, "steps": 20, "batch_size": 8, "learning_rate": 3e-3},
+        "vae": {"width": 8, "latent": 16, "steps": 20, "batch_size": 8, "learning_rate": 3e-3},
         "constraint": {"width": 8, "steps": 60, "batch_size": 16, "learning_rate": 1e-3},
         "ccdcgan": {"width": 32, "noise": 8, "steps": 200, "batch_size": 16, "learning_rate": 1e-3},
         "flow": {"width": 24, "layers": 2, "steps": 100, "batch_size": 16, "learning_rate": 2e-3},
@@ -188,7 +188,7 @@ MAPS: dict[str, Any] = TINY | {
             "rotations": 0,
         },
         "vae": {
-            "width": 4,
+            "width": 16,
             "latent": 8,
             "steps": 200,
             "batch_size": 8,
@@ -224,18 +224,18 @@ def golden_cubes() -> list[Any]:
     return out
 
 
-@pytest.fixture(scope="session")
-def once_maps_run(tmp_path_factory: pytest.TempPathFactory, golden_cubes: list[Any]) -> Run:
+def trained_on_maps(folder: Path, tree: dict[str, Any], cubes: list[Any]) -> Run:
+    """A run whose networks are trained on the maps of cubes; one in nine is held out, another validates."""
     from voxtal.data.voxelize import voxelize
     from voxtal.parallel.communicator import SerialCommunicator
     from voxtal.structures.structure_set import FORMATION_ENERGY, SPLIT
     from voxtal.training.stages import models_of, train_model
 
-    run = Run(tmp_path_factory.mktemp("maps"), build_config(MAPS))
-    write_config(run.root / "voxtal.toml", MAPS)
-    paths, n = run.round(0), len(golden_cubes)
+    run = Run(folder, build_config(tree))
+    write_config(run.root / "voxtal.toml", tree)
+    paths, n = run.round(0), len(cubes)
     StructureSet.from_structures(
-        golden_cubes,
+        cubes,
         [f"m-{i}" for i in range(n)],
         properties={FORMATION_ENERGY: [-0.02 * i - 0.1 for i in range(n)]},
         provenance={SPLIT: [{0: "heldout", 4: "validation"}.get(i % 9, "train") for i in range(n)]},
@@ -244,6 +244,11 @@ def once_maps_run(tmp_path_factory: pytest.TempPathFactory, golden_cubes: list[A
     for model in models_of(run, paths):
         train_model(run, paths, model, no_progress)
     return run
+
+
+@pytest.fixture(scope="session")
+def once_maps_run(tmp_path_factory: pytest.TempPathFactory, golden_cubes: list[Any]) -> Run:
+    return trained_on_maps(tmp_path_factory.mktemp("maps"), MAPS, golden_cubes)
 
 
 @pytest.fixture

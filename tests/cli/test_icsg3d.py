@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from pymatgen.core import Lattice, Structure
 from pymatgen.io.cif import CifWriter
@@ -18,7 +19,6 @@ from voxtal.config import write_config
 from voxtal.errors import UserError
 from voxtal.generation.blocks import ATTEMPT
 from voxtal.runs import Run, read_json
-from voxtal.structures.filters import right_angled
 from voxtal.structures.structure_set import REASON, StructureSet
 from voxtal.training.checkpoint import load
 from voxtal.training.stages import models_of
@@ -193,6 +193,6 @@ def test_two_rounds_of_icsg3d(tmp_path: Path, maps_tree: dict[str, Any], golden_
         assert sum(row["outcome"] == "selected" for row in rows) == summary["n_selected"]
         assert summary["constraint_mae_heldout_ev_per_atom"] > 0
         following = StructureSet.read(run.round(index + 1).structures)
-        assert right_angled(following.cells).all()
+        assert np.diff(following.offsets).max() <= 4
         assert not (paths.root / "voxels").exists()
     assert voxtal(run.root, "report").exit_code == 0

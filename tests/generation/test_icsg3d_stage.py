@@ -10,13 +10,14 @@ import numpy as np
 import pytest
 from pymatgen.core import Lattice, Structure
 
+from tests.conftest import trained_on_maps
 from tests.generation.test_stage import KilledError, blocks, killing
 from voxtal.config import ICSG3D
 from voxtal.errors import UserError
 from voxtal.generation import folder, icsg3d_stage
 from voxtal.generation.blocks import ATTEMPT, DRAWN, PREDICTED
 from voxtal.generation.icsg3d_request import MapsRequest, maps_request_of
-from voxtal.generation.icsg3d_stage import open_maps_generator
+from voxtal.generation.icsg3d_stage import maps_maker, open_maps_generator
 from voxtal.generation.request import Request
 from voxtal.generation.stage import features_of_attempts, generate
 from voxtal.runs import Run, read_json
@@ -121,16 +122,40 @@ def test_other_networks_set_attempts_aside(maps_run: Run, attempts: Callable[...
     attempts(4)
     root = maps_run.round(0).candidates.parent
     before = read_json(root / "request.json")["made_by"]["models"]
-    assert before.keys() == {"vae", "unet", "cgcnn"}
-    best = maps_run.round(0).train("unet") / "best.pt"
+    assert before.keys() == {"vae", "cgcnn"}
+    best = maps_run.round(0).train("vae") / "best.pt"
     saved = load(best, "")
-    saved["weights"]["trust"] += 1e-3
+    saved["weights"]["sharpness"] += 1e-3
     save(best, saved)
     attempts(4)
     assert (root / "earlier-001" / "candidates.h5").is_file()
 
 
-@pytest.mark.parametrize("model", ["vae", "unet", "cgcnn"])
+@pytest.fixture(scope="module")
+def published_run(tmp_path_factory: pytest.TempPathFactory, maps_tree: dict[str, Any], golden_cubes: list[Any]) -> Run:
+    """The published networks, small and of a few steps."""
+    tree = {**maps_tree, "preset": "paper", "train": {**maps_tree["train"]}}
+    for model in ("unet", "vae"):
+        tree["train"][model] = {**tree["train"][model], "width": 4, "steps": 4, "batch_size": 4}
+    return trained_on_maps(tmp_path_factory.mktemp("published"), tree, golden_cubes)
+
+
+def test_published_networks_need_the_unet(published_run: Run) -> None:
+    """Their VAE gives maps; these are crystals by the UNet's labels and the watershed, and by no other way."""
+    paths = published_run.round(0)
+    generator = open_maps_generator(published_run, paths, maps_request_of(around="m-3", variance=0.1))
+    assert generator.models.decoder is not None
+    assert generator.models.decoder.published
+    rows = generator.rows(np.arange(4))
+    assert len(rows) == 4
+    maker = maps_maker(published_run, paths, maps_request_of())
+    assert maker.made_by()["models"].keys() == {"vae", "unet", "cgcnn"}
+    (paths.train("unet") / "best.pt").unlink()
+    with pytest.raises(UserError, match="make it with `voxtal train unet`"):
+        maker.made_by()
+
+
+@pytest.mark.parametrize("model", ["vae", "cgcnn"])
 def test_untrained_networks_are_told(model: str, maps_run: Run, attempts: Callable[..., StructureSet]) -> None:
     """What to train next."""
     (maps_run.round(0).train(model) / "best.pt").unlink()
@@ -139,15 +164,16 @@ def test_untrained_networks_are_told(model: str, maps_run: Run, attempts: Callab
 
 
 def test_compounds_that_cannot_be(maps_run: Run, attempts: Callable[..., StructureSet], tmp_path: Path) -> None:
-    """A typing error, an empty file, and a cell that the VAE has never seen."""
+    """A typing error, an empty file, and more atoms than the VAE has slots for."""
     with pytest.raises(UserError, match=r"no structure 'm-33', and there is no file of that name\. Did you mean 'm-3'"):
         attempts(4, request=maps_request_of(around="m-33"))
     (tmp_path / "empty.cif").write_text("# nothing")
     with pytest.raises(UserError, match="holds 0 structures that can be used"):
         attempts(4, request=maps_request_of(around=str(tmp_path / "empty.cif")))
-    skewed = Structure(Lattice.hexagonal(2.9, 4.6), ["Au", "Cu"], [[1 / 3, 2 / 3, 0.25], [2 / 3, 1 / 3, 0.75]])
-    skewed.to(filename=str(tmp_path / "hexagonal.cif"))
-    with pytest.raises(UserError, match="not right-angled"):
-        attempts(4, request=maps_request_of(around=str(tmp_path / "hexagonal.cif")))
+    faces = [[0, 0, 0], [0.5, 0.5, 0.5], [0.5, 0.5, 0], [0.5, 0, 0.5], [0, 0.5, 0.5]]
+    large = Structure(Lattice.cubic(4), ["Au", "Au", "Cu", "Cu", "Cu"], faces)
+    large.to(filename=str(tmp_path / "large.cif"))
+    with pytest.raises(UserError, match="has 5 atoms, and the VAE was trained on 4 at most"):
+        attempts(4, request=maps_request_of(around=str(tmp_path / "large.cif")))
     with pytest.raises(UserError, match="cannot be asked of"):
         attempts(4, request=Request(exclude=("Pb",)))

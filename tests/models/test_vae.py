@@ -1,4 +1,4 @@
-"""The Cond-DFC-VAE: the published layers, and boxes and ions of ours."""
+"""The Cond-DFC-VAE: the published layers."""
 
 from __future__ import annotations
 
@@ -7,21 +7,15 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 from torch import nn
 
 from voxtal.config import build_config
 from voxtal.errors import UserError
 from voxtal.models.build import build, record, restore
-from voxtal.models.vae import Coordinates, reparameterized
-from voxtal.representations.density import DensityGrid, cell_from_coordinates, coordinate_grid, encode_density
+from voxtal.models.vae import reparameterized
 
 PAPER = build_config({"preset": "paper"})
-SIZES: dict[str, dict[str, Any]] = {
-    "paper-vae": {"grid": 16, "width": 4, "latent": 8, "condition": 10},
-    "laptop-vae": {"grid": 16, "width": 4, "latent": 8, "condition": 10, "ions": 5},
-}
+SIZES: dict[str, Any] = {"grid": 16, "width": 4, "latent": 8, "condition": 10}
 
 
 def test_settings_of_the_preset() -> None:
@@ -42,10 +36,9 @@ def test_published_layers() -> None:
     assert sorted(dense) == sorted([(4 * 2**3, 256), (256, 256), (256, 256), (266, 4 * 4**3)])
 
 
-@pytest.mark.parametrize("architecture", SIZES)
-def test_there_and_back(architecture: str) -> None:
+def test_there_and_back() -> None:
     """Codes, maps of the input's shape, the same from a file; another condition is another map."""
-    network: Any = build(architecture, **SIZES[architecture])
+    network: Any = build("paper-vae", **SIZES)
     maps = torch.rand(3, 4, 16, 16, 16)
     condition = torch.eye(10)[:3]
     with torch.no_grad():
@@ -56,7 +49,7 @@ def test_there_and_back(architecture: str) -> None:
         decoded = network.decode(mean, condition)
         assert decoded.shape == maps.shape
         assert torch.isfinite(decoded).all()
-        again: Any = restore(record(architecture, SIZES[architecture], network))
+        again: Any = restore(record("paper-vae", SIZES, network))
         assert torch.equal(again.decode(mean, condition), decoded)
         assert not torch.allclose(network.decode(mean, torch.eye(10)[3:6]), decoded)
 
@@ -67,10 +60,9 @@ def test_published_grid() -> None:
         build("paper-vae", grid=24, width=4, latent=8, condition=10)
 
 
-@pytest.mark.parametrize("architecture", SIZES)
-def test_every_weight_is_trained(architecture: str) -> None:
+def test_every_weight_is_trained() -> None:
     """A layer that is left out on the way."""
-    network: Any = build(architecture, **SIZES[architecture])
+    network: Any = build("paper-vae", **SIZES)
     maps, condition = torch.rand(4, 4, 16, 16, 16), torch.eye(10)[:4]
     mean, log_variance = network.encode(maps, condition)
     codes = reparameterized(mean, log_variance, torch.randn_like(mean))
@@ -86,61 +78,3 @@ def test_codes_are_drawn_with_the_variance() -> None:
     codes = reparameterized(torch.full((20_000, 1), 3.0), torch.full((20_000, 1), float(np.log(4.0))), noise)
     assert codes.mean().item() == pytest.approx(3, abs=0.1)
     assert codes.std().item() == pytest.approx(2, abs=0.05)
-
-
-@given(st.lists(st.floats(2.5, 9), min_size=9, max_size=9), st.permutations(range(3)))
-def test_boxes_are_numbers_and_back(values: list[float], order: list[int]) -> None:
-    """Coordinate grids of any cell, turned too, are linear in twelve numbers; their edges are the box's."""
-    cell = np.diag(values[:3])[order] + 0.02 * np.reshape(values, (3, 3))
-    grid = DensityGrid(16, 0.25, "true")
-    maps = torch.from_numpy(coordinate_grid(cell, grid))[None]
-    coordinates = Coordinates(16)
-    numbers = coordinates.numbers(maps)
-    torch.testing.assert_close(coordinates.grids(numbers), maps, atol=1e-4, rtol=1e-5)
-    edges = np.linalg.norm(cell, axis=1) * 1.5
-    torch.testing.assert_close(coordinates.edges(numbers)[0].double(), torch.from_numpy(edges), atol=1e-4, rtol=1e-4)
-
-
-@given(st.lists(st.floats(-1, 1), min_size=9, max_size=9), st.permutations(range(3)))
-def test_right_angles(values: list[float], order: list[int]) -> None:
-    """Boxes of an undertrained network: edges stay, angles are 90 degrees; right-angled ones, turned, stay all."""
-    coordinates = Coordinates(16)
-    turned = np.diag([3.0, -4.0, 5.0])[order]
-    for skew in (0.0, 0.8):
-        rows = turned + skew * np.reshape(values, (3, 3))
-        numbers = torch.from_numpy(np.concatenate([[1.0, 2.0, 3.0], rows.ravel()])).float()[None]
-        found = coordinates.right_angled(numbers)
-        slopes = found.view(4, 3)[1:]
-        products = slopes @ slopes.T
-        torch.testing.assert_close(products, torch.diag(products.diagonal()), atol=1e-4, rtol=0)
-        torch.testing.assert_close(coordinates.edges(found), coordinates.edges(numbers))
-        if not skew:
-            torch.testing.assert_close(found, numbers)
-
-
-def test_ions_are_drawn_as_equation_1_has_them() -> None:
-    """Ions with a crystal's places, heights and widths make its density map."""
-    grid = DensityGrid(16, 0.25, "true")
-    numbers, frac = np.array([56, 22]), np.array([[0.0, 0, 0], [0.5, 0.5, 0.5]])
-    maps = encode_density(numbers, frac, 4.0 * np.eye(3), grid)
-    network: Any = build("laptop-vae", grid=16, width=4, latent=8, condition=10, ions=2).eval()
-    from voxtal.representations.density_peaks import log_shapes
-
-    heights, widths = np.exp(log_shapes(numbers, grid)).T
-    places = (maps.sites + 0.25) / 1.5 - 0.5
-
-    def inverse(value: np.ndarray, low: float, high: float) -> np.ndarray:
-        share = np.log(value / low) / np.log(high / low)
-        return np.log(share / (1 - share))
-
-    drawn = np.column_stack(
-        [np.arctanh(places / 0.6), inverse(heights, *network.HEIGHTS), inverse(widths, *network.WIDTHS)]
-    )
-    box = network.coordinates.numbers(torch.from_numpy(coordinate_grid(maps.cell, grid))[None])
-    with torch.no_grad():
-        for layer, value in ((network.drawn, drawn.ravel()), (network.box, box[0].numpy())):
-            layer.weight.zero_()
-            layer.bias.copy_(torch.from_numpy(np.asarray(value)).float())
-        decoded = network.decode(torch.zeros(1, 8), torch.eye(10)[:1])[0].numpy()
-    np.testing.assert_allclose(decoded[0], maps.density, atol=2e-4 * maps.density.max())
-    np.testing.assert_allclose(cell_from_coordinates(decoded[1:], grid), maps.cell, atol=1e-3)

@@ -22,7 +22,7 @@ from voxtal.data.schema import INDEX_NAME, Settings
 from voxtal.parallel.communicator import SerialCommunicator
 from voxtal.parallel.launch import mpirun, run_ranks
 from voxtal.runs import RoundPaths, Run
-from voxtal.structures.filters import Selection, right_angled
+from voxtal.structures.filters import Selection
 from voxtal.structures.importers import select
 from voxtal.structures.structure_set import StructureSet
 from voxtal.training.encode import encode_graphs
@@ -63,8 +63,7 @@ def trainable(run: Run, labelled: StructureSet) -> StructureSet:
     """What of relaxed candidates the round's kind of models can be trained on.
 
     CCDCGAN's take every crystal. ICSG3D's maps are of a cell as it is, so candidates get the cell and have to pass the
-    selection of the data that they join; the VAE of the preset ``laptop`` draws so many ions at most, in right-angled
-    cells.
+    selection of the data that they join; the VAE of the preset ``laptop`` draws so many ions at most.
     """
     config = run.config
     if config.generate.generator != ICSG3D:
@@ -74,8 +73,7 @@ def trainable(run: Run, labelled: StructureSet) -> StructureSet:
         return labelled.subset([])  # with its columns
     if config.preset == "paper":
         return kept
-    right = right_angled(kept.cells) | (config.density.geometry == "orthogonal")
-    return kept.subset(np.flatnonzero(right & (np.diff(kept.offsets) <= config.train.vae.ions)))
+    return kept.subset(np.flatnonzero(np.diff(kept.offsets) <= config.train.vae.ions))
 
 
 def _train_each(train: Callable[[str], Any], name_of: Callable[[Any], str], members: Any) -> None:

@@ -205,6 +205,11 @@ def _print_attempts(attempts: Mapping[str, Any]) -> None:
     types = [(name, one["n"], one["median_formation_energy_ev_per_atom"]) for name, one in attempts["types"].items()]
     print_table("Commonest formula types", ("type", "valid attempts", "median E_f, eV/atom"), types)
     print_table("Commonest elements", ("element", "valid attempts"), list(attempts["elements"].items()))
+    for name, one in attempts["asked"].items():
+        correlation = "-" if one["spearman"] is None else f"{one['spearman']:.2f}"
+        columns = (f"{name} asked", *(f"{10 * k}-{10 * k + 10}%" for k in range(10)), "Spearman's correlation")
+        row = ("mean prediction", *(f"{value:.2f}" for value in one["means"]), correlation)
+        print_table("Valid attempts, tenths from the lowest that was asked", columns, [row])
     if attempts["reasons"]:
         print_table("Not valid", ("reason", "n"), list(attempts["reasons"].items()))
 

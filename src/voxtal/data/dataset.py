@@ -16,7 +16,7 @@ from voxtal.data.layouts import DENSITY, SITES, Layout
 from voxtal.data.schema import INDEX_NAME, UNREADABLE, Settings, decode_text, settings_difference, shard_path
 from voxtal.data.shards import MappedShard
 from voxtal.errors import UserError
-from voxtal.representations.density import DensityGrid
+from voxtal.representations.density import Crystal, DensityGrid
 from voxtal.representations.ionic_radii import MAX_NUMBER
 from voxtal.representations.rotations import IDENTITY, Rotation
 
@@ -258,6 +258,11 @@ class DensityDataset(PublishedSet):
         """(n,) atoms that the maps at ``structure_rows`` show."""
         located = self._located(structure_rows, self._first_structure)
         return np.array([len(shard.of("atoms", i, "numbers")[0]) for shard, i in located], dtype=np.int64)
+
+    def crystals(self, structure_rows: Rows) -> list[Crystal]:
+        """What the maps at ``structure_rows`` show."""
+        located = self._located(structure_rows, self._first_structure)
+        return [(*shard.of("atoms", i, "numbers", "frac_coords"), shard["cells"][i]) for shard, i in located]
 
     def maps(self, structure_rows: Rows, rotations: Sequence[Rotation] | None = None) -> DensityBatch:
         """The maps of the structures at ``structure_rows``, in that order, each turned by its rotation."""

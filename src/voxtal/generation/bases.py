@@ -1,4 +1,4 @@
-"""Known compounds that ICSG3D generates around or between: found by id or in a file, and encoded by the VAE."""
+"""Known compounds that ICSG3D generates around or between, found by id or in a file."""
 
 from __future__ import annotations
 
@@ -9,14 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from voxtal.errors import UserError
-from voxtal.models.vae import VAE
-from voxtal.representations.density import DensityGrid, coordinate_grid, encode_density
+from voxtal.representations.density import Crystal, DensityGrid, placed_sites
 from voxtal.representations.reasons import Unencodable
 from voxtal.runs import RoundPaths, Run
-from voxtal.structures.filters import Selection, right_angled
+from voxtal.structures.filters import Selection
 from voxtal.structures.importers import import_structures
 from voxtal.structures.structure_set import StructureSet
 
@@ -79,28 +77,18 @@ def _row(run: Run, paths: RoundPaths, structures: StructureSet, name: str) -> St
     return read.structures
 
 
-@torch.no_grad()
-def mean_code(
-    base: Base, vae: VAE, right_angles: bool, grid: DensityGrid, condition: np.ndarray, device: torch.device
-) -> np.ndarray:
-    """Mean (latent,) float32 of the base's code, encoded as it is, under a condition vector (width,).
-
-    Parameters
-    ----------
-    right_angles
-        Whether the VAE knows right-angled cells alone.
+def placed(base: Base, most_atoms: int | None, grid: DensityGrid) -> Crystal:
+    """The base as its maps on ``grid`` show it.
 
     Raises
     ------
     UserError
-        The compound has no maps, or a cell that the VAE does not know.
+        The compound has no maps, or more than ``most_atoms`` atoms.
     """
+    numbers, frac_coords, cell = base.row.arrays(0)
+    if most_atoms is not None and len(numbers) > most_atoms:
+        raise UserError(f"{base.name} has {len(numbers)} atoms, and the VAE was trained on {most_atoms} at most.")
     try:
-        maps = encode_density(*base.row.arrays(0), grid)
+        return (numbers, *placed_sites(frac_coords, cell, grid))
     except Unencodable as reason:
         raise UserError(f"{base.name} has no density map: {reason}.") from None
-    if right_angles and not right_angled(maps.cell[None]).all():
-        raise UserError(f"{base.name}: its cell is not right-angled, and the VAE was trained on such cells alone.")
-    channels = np.concatenate([maps.density[None], coordinate_grid(maps.cell, grid)])[None]
-    tensors = (torch.from_numpy(array.astype(np.float32)).to(device) for array in (channels, condition[None]))
-    return vae.encode(*tensors)[0][0].float().cpu().numpy()

@@ -35,6 +35,11 @@ def predicted_column(name: str) -> str:
     return f"predicted_{name}"
 
 
+def condition_column(name: str) -> str:
+    """Column of the candidates that holds what was asked of a property: its decile, 0 to 9, or its value."""
+    return f"condition_{name}"
+
+
 PREDICTED = predicted_column(FORMATION_ENERGY)
 """Property: formation energy as the round's network predicts it, eV/atom; NaN where it needs a valid structure."""
 

@@ -1,5 +1,5 @@
-"""ICSG3D's generator: latent codes and conditions to maps by the VAE, to crystals by the UNet, to properties by CGCNNs
-(doi:10.1021/acs.jcim.0c00464)."""
+"""ICSG3D's generator: latent codes and conditions to crystals by the VAE, or by VAE and UNet, to properties by
+CGCNNs (doi:10.1021/acs.jcim.0c00464)."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from ase.data import chemical_symbols
 from voxtal import __version__
 from voxtal.config import ICSG3D, DensityConfig
 from voxtal.errors import UserError
-from voxtal.generation.bases import Base, find_bases, mean_code
-from voxtal.generation.blocks import Maker, Rows, predicted_column, rows_of, seed_of
+from voxtal.generation.bases import Base, find_bases, placed
+from voxtal.generation.blocks import Maker, Rows, condition_column, predicted_column, rows_of, seed_of
 from voxtal.generation.decode import Decoded
 from voxtal.generation.icsg3d_conditions import (
     Vectors,
@@ -36,10 +36,12 @@ from voxtal.generation.properties import (
     trained_properties,
 )
 from voxtal.generation.sampling import noise_of
+from voxtal.generation.vae_codes import decode_codes, encode_crystals
 from voxtal.models.build import restore
+from voxtal.models.ions_vae import IonsVAE
 from voxtal.models.vae import VAE
 from voxtal.parallel.data_parallel import launch_of
-from voxtal.representations.density import DensityGrid
+from voxtal.representations.density import Crystal, DensityGrid
 from voxtal.runs import RoundPaths, Run, sha256_of
 from voxtal.structures.conditions import Condition
 from voxtal.structures.phases import system_name
@@ -54,38 +56,40 @@ GROUP = 16
 company."""
 
 
-def condition_column(name: str) -> str:
-    """Column of the candidates that holds what was asked of a property: its decile, 0 to 9, or its value."""
-    return f"condition_{name}"
-
-
 @dataclass(frozen=True)
 class MapsModels:
-    """A round's VAE and UNet, on this rank's device.
+    """A round's VAE, and the UNet if crystals are made of its maps, on this rank's device.
 
     Attributes
     ----------
+    decoder
+        Of maps; None where the VAE draws ions.
+    grid
+        Of the maps that the VAE was trained on.
     condition
         Of which the VAE was told in training.
-    right_angles
-        Whether the VAE knows right-angled cells alone.
     """
 
     vae: VAE
-    maps: MapDecoder
+    decoder: MapDecoder | None
+    grid: DensityGrid
     condition: Condition
-    right_angles: bool
     device: torch.device
 
-    @torch.no_grad()
+    def encode(self, crystals: Sequence[Crystal], conditions: np.ndarray) -> np.ndarray:
+        """Means (n, latent) float32 of the codes of crystals, told condition vectors (n, width)."""
+        return encode_crystals(self.vae, crystals, self._tensor(conditions), self.grid)[0].cpu().numpy()
+
     def decode(self, codes: np.ndarray, conditions: np.ndarray, max_atoms: int | None = None) -> list[Decoded]:
         """Crystals of codes (n, latent) under condition vectors (n, width)."""
-        tensors = (torch.from_numpy(np.asarray(each, dtype=np.float32)).to(self.device) for each in (codes, conditions))
-        return self.maps.decode(self.vae.decode(*tensors), max_atoms)
+        return decode_codes(self.vae, self.decoder, self._tensor(codes), self._tensor(conditions), max_atoms)
+
+    def _tensor(self, array: np.ndarray) -> torch.Tensor:
+        return torch.from_numpy(np.asarray(array, dtype=np.float32)).to(self.device)
 
 
 def open_maps_models(run: Run, paths: RoundPaths) -> MapsModels:
-    """The round's VAE and UNet.
+    """The round's VAE, with the UNet that it needs.
 
     Raises
     ------
@@ -95,15 +99,12 @@ def open_maps_models(run: Run, paths: RoundPaths) -> MapsModels:
     arithmetic = _arithmetic(run)
     saved = _load_vae(paths)
     density = DensityConfig.model_validate(saved["facts"]["density"])
-    unet = load_unet(paths.train("unet") / "best.pt", density)
-    published = saved["architecture"].startswith("paper")
-    return MapsModels(
-        arithmetic.place(restore(saved)),  # type: ignore[arg-type]
-        MapDecoder(arithmetic.place(unet), DensityGrid.of(density), published, drawn=True),  # type: ignore[arg-type]
-        Condition.from_facts(saved["facts"]["condition"]),
-        not published,
-        arithmetic.device,
-    )
+    vae, grid, decoder = restore(saved), DensityGrid.of(density), None
+    if not isinstance(vae, IonsVAE):
+        unet: Any = arithmetic.place(load_unet(paths.train("unet") / "best.pt", density))
+        decoder = MapDecoder(unet, grid, published=True, drawn=True)
+    condition = Condition.from_facts(saved["facts"]["condition"])
+    return MapsModels(arithmetic.place(vae), decoder, grid, condition, arithmetic.device)  # type: ignore[arg-type]
 
 
 def maps_maker(run: Run, paths: RoundPaths, request: MapsRequest) -> Maker:
@@ -117,9 +118,10 @@ def maps_maker(run: Run, paths: RoundPaths, request: MapsRequest) -> Maker:
 
 def _made_by(run: Run, paths: RoundPaths, request: MapsRequest) -> dict[str, Any]:
     """What attempts depend on besides their number and what is asked for."""
-    open_maps_generator(run, paths, request)  # what is missing or cannot be is told before any work is done
-    condition = Condition.from_facts(_load_vae(paths)["facts"]["condition"])
-    names = ["vae", "unet", *map(cgcnn_of, trained_properties(paths))]
+    # what is missing or cannot be is told before any work is done
+    models = open_maps_generator(run, paths, request).models
+    makers = ["vae"] if models.decoder is None else ["vae", "unet"]
+    names = [*makers, *map(cgcnn_of, trained_properties(paths))]
     facts: dict[str, Any] = {
         "voxtal": __version__,
         "seed": seed_of(run, paths),
@@ -127,7 +129,7 @@ def _made_by(run: Run, paths: RoundPaths, request: MapsRequest) -> dict[str, Any
     }
     if request.bases:
         facts["bases"] = [base.fingerprint for base in find_bases(run, paths, request.bases)]
-    if takes_turns_over_structures(condition, request):
+    if takes_turns_over_structures(models.condition, request):
         facts["structures"] = sha256_of(paths.structures)
     return facts
 
@@ -241,7 +243,8 @@ def _anchors(models: MapsModels, bases: Sequence[Base], values: np.ndarray, aske
     codes = []
     for base, known in zip(bases, values, strict=True):
         condition = asked if asked is not None and not np.isfinite(known).all() else vector_of(models.condition, known)
-        codes.append(mean_code(base, models.vae, models.right_angles, models.maps.grid, condition, models.device))
+        most_atoms = models.vae.ions if isinstance(models.vae, IonsVAE) else None
+        codes.append(models.encode([placed(base, most_atoms, models.grid)], condition[None])[0])
     return np.array(codes, dtype=np.float32).reshape(-1, models.vae.latent)
 
 

@@ -63,10 +63,7 @@ class MapDecoder:
             numbers, frac_coords, cell = self._sites(maps, species, binary)
         except Undecodable as error:
             return Decoded(np.empty(0, np.uint8), np.empty((0, 3)), np.zeros((3, 3)), str(error))
-        reason = why_invalid(numbers, frac_coords, cell) or ""
-        if max_atoms is not None and len(numbers) > max_atoms:
-            reason = f"more than {max_atoms} atoms"
-        return Decoded(numbers.astype(np.uint8), frac_coords, cell, reason)
+        return checked(numbers, frac_coords, cell, max_atoms)
 
     def _sites(self, maps: np.ndarray, species: np.ndarray, binary: np.ndarray) -> Sites:
         cell = cell_from_coordinates(maps[1:], self.grid)
@@ -74,3 +71,11 @@ class MapDecoder:
             return decode_watershed(species, binary, cell, self.grid)
         found = decode_density(maps[0], species, cell, self.grid, exact=not self.drawn)
         return found.numbers, found.frac_coords, found.cell
+
+
+def checked(numbers: np.ndarray, frac_coords: np.ndarray, cell: np.ndarray, max_atoms: int | None = None) -> Decoded:
+    """A crystal with what is wrong with it; one of more than ``max_atoms`` atoms is no valid one."""
+    reason = why_invalid(numbers, frac_coords, cell) or ""
+    if max_atoms is not None and len(numbers) > max_atoms:
+        reason = f"more than {max_atoms} atoms"
+    return Decoded(numbers.astype(np.uint8), frac_coords, cell, reason)

@@ -17,9 +17,10 @@ from voxtal.models.constraint import paper_constraint, token_constraint
 from voxtal.models.crystal_flow import CrystalFlow
 from voxtal.models.elements import ElementNetwork
 from voxtal.models.gan import DenseDiscriminator, DenseGenerator, PaperDiscriminator, PaperGenerator
+from voxtal.models.ions_vae import IonsVAE
 from voxtal.models.peaks_unet import laptop_unet
 from voxtal.models.unet import paper_unet
-from voxtal.models.vae import IonsVAE, PaperVAE
+from voxtal.models.vae import PaperVAE
 
 ARCHITECTURES: dict[str, Any] = {
     "paper-lattice-ae": paper_lattice_autoencoder,

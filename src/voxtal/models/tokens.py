@@ -87,11 +87,11 @@ class TokenNetwork(nn.Module):
     def __init__(self, lattice_latent: int, sites_latent: int, width: int, layers: int, outputs: int) -> None:
         super().__init__()
         self.element = ElementEmbedding(width)
-        self.code = _two_layers(sites_latent, width)
-        self.amount = _two_layers(sites_latent, width, 1)
+        self.code = two_layers(sites_latent, width)
+        self.amount = two_layers(sites_latent, width, 1)
         self.shares = nn.Linear(2, width)
-        self.cell = _two_layers(lattice_latent + 1, width)
-        self.blocks = nn.ModuleList(_Block(width) for _ in range(layers))
+        self.cell = two_layers(lattice_latent + 1, width)
+        self.blocks = nn.ModuleList(AttentionBlock(width) for _ in range(layers))
         self.out = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, width), nn.SiLU(), nn.Linear(width, outputs))
 
     def forward(self, tokens: Tokens) -> Tensor:
@@ -147,15 +147,15 @@ def _tabulated() -> Tensor:
     return ((rows - mean) / deviation).nan_to_num(0.0)
 
 
-class _Block(nn.Module):
+class AttentionBlock(nn.Module):
     """Self-attention among the tokens that are there, and two layers on each; normalised before, dropout after."""
 
-    def __init__(self, width: int) -> None:
+    def __init__(self, width: int, dropout: float = 0.1) -> None:
         super().__init__()
         self.before, self.between = nn.LayerNorm(width), nn.LayerNorm(width)
         self.queries, self.mixed = nn.Linear(width, 3 * width), nn.Linear(width, width)
         self.layers = nn.Sequential(nn.Linear(width, 2 * width), nn.GELU(), nn.Linear(2 * width, width))
-        self.drop = nn.Dropout(0.1)
+        self.drop = nn.Dropout(dropout)
 
     def forward(self, x: Tensor, there: Tensor) -> Tensor:
         q, k, v = self.queries(self.before(x)).unflatten(2, (3, _HEADS, -1)).permute(2, 0, 3, 1, 4)
@@ -164,5 +164,5 @@ class _Block(nn.Module):
         return x + self.drop(self.layers(self.between(x)))
 
 
-def _two_layers(inner: int, width: int, outer: int | None = None) -> nn.Sequential:
+def two_layers(inner: int, width: int, outer: int | None = None) -> nn.Sequential:
     return nn.Sequential(nn.Linear(inner, width), nn.SiLU(), nn.Linear(width, outer or width))

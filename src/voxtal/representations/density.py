@@ -36,6 +36,10 @@ _RIGHT_ANGLE = 1e-12
 _LOWEST_EXPONENT = -60.0
 
 
+Crystal = tuple[np.ndarray, np.ndarray, np.ndarray]
+"""Atomic numbers (n,), fractional coordinates (n, 3) in the box and cell (3, 3; rows, angstrom)."""
+
+
 @dataclass(frozen=True)
 class DensityGrid:
     """N^3 voxels in a box that extends the cell by ``margin`` of its edges on every side.

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from voxtal.generation.blocks import condition_column, predicted_column
 from voxtal.screening.attempts import element_counts
 from voxtal.screening.icsg3d_models import COUNTS, DECODERS, EDGES, THROUGH_VAE, UNET_ALONE, Latent, Row
 from voxtal.screening.map_metrics import voxel_scores
@@ -53,6 +54,7 @@ PUBLISHED_TABLE_5: dict[str, tuple[float, float, float, float]] = {
 }
 """Table 5: system -> VAE's MSE, UNet's recall of non-zero classes, mean EMD (A), mean |dN_sites|."""
 
+_FEWEST_TO_CORRELATE = 20
 MOST_TYPES, MOST_ELEMENTS = 10, 15
 """As many formula types and elements as Fig. 6 shows."""
 
@@ -205,8 +207,28 @@ def attempt_figures(rows: Sequence[Row], attempts: StructureSet, known: Structur
         "types": {name: _type_figures(count, name, rows, valid) for name, count in types.most_common(MOST_TYPES)},
         "n_elements": len(elements),
         "elements": dict(elements.most_common(MOST_ELEMENTS)),
+        "asked": _asked(attempts, valid),
         **_known_formulas(rows, valid, attempts, known),
     }
+
+
+def _asked(attempts: StructureSet, valid: Sequence[int]) -> dict[str, Any]:
+    """For each property of the condition, whether what is predicted of valid attempts follows what was asked of them:
+    Spearman's correlation, and mean predictions by tenths of the attempts, from the lowest that was asked."""
+    from scipy.stats import spearmanr
+
+    out = {}
+    for column, asked in attempts.properties.items():
+        name = column.removeprefix(condition_column(""))
+        predicted = attempts.properties.get(predicted_column(name), np.full(len(attempts), np.nan))[valid]
+        known = np.isfinite(asked[valid]) & np.isfinite(predicted)
+        if name == column or known.sum() < _FEWEST_TO_CORRELATE:
+            continue
+        told, found = asked[valid][known], predicted[known]
+        tenths = np.array_split(found[np.argsort(told, kind="stable")], 10)
+        correlation = float(spearmanr(told, found).statistic) if np.ptp(told) > 0 else None
+        out[name] = {"n": int(known.sum()), "spearman": correlation, "means": [float(part.mean()) for part in tenths]}
+    return out
 
 
 def _type_figures(count: int, name: str, rows: Sequence[Row], valid: Sequence[int]) -> dict[str, Any]:

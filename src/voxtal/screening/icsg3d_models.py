@@ -13,7 +13,9 @@ from voxtal.data.dataset import DensityDataset
 from voxtal.errors import UserError
 from voxtal.generation.decode import Decoded
 from voxtal.generation.map_decoding import THRESHOLD, MapDecoder
+from voxtal.generation.vae_codes import decode_codes, encode_crystals
 from voxtal.models.build import restore
+from voxtal.models.ions_vae import IonsVAE
 from voxtal.models.unet import UNet
 from voxtal.models.vae import VAE
 from voxtal.representations.density import DensityGrid, cell_from_coordinates, placed_sites
@@ -102,20 +104,16 @@ class MapModels:
         """Condition vectors (b, condition) of structures."""
         return torch.from_numpy(self.vectors[rows]).to(self.arithmetic.device)
 
-    @torch.no_grad()
-    def encoded(self, batch: MapBatch) -> tuple[Tensor, Tensor]:
-        """Mean and logarithm of the variance, each (b, latent), of maps."""
+    def encoded(self, rows: np.ndarray) -> tuple[Tensor, Tensor]:
+        """Mean and logarithm of the variance, each (b, latent), of structures."""
         assert self.vae is not None
-        with self.arithmetic.autocast():
-            mean, log_variance = self.vae.encode(batch.maps, self.conditions(batch.rows))
-        return mean.float(), log_variance.float()
+        return encode_crystals(self.vae, self.dataset.crystals(rows), self.conditions(rows), self.grid)
 
     @torch.no_grad()
     def decoded(self, codes: Tensor, conditions: Tensor) -> Tensor:
         """Maps (b, 4, N, N, N) of codes."""
         assert self.vae is not None
-        with self.arithmetic.autocast():
-            return self.vae.decode(codes, conditions).float()
+        return self.vae.decode(codes, conditions)
 
     @torch.no_grad()
     def labelled(self, maps: Tensor) -> tuple[np.ndarray, np.ndarray]:
@@ -133,7 +131,7 @@ def judge_block(models: MapModels, rows: np.ndarray) -> list[Row]:
     out = [_identity(models, int(row)) for row in models.dataset.rows[rows]]
     sources = {UNET_ALONE: batch.maps}
     if models.vae is not None:
-        mean, _ = models.encoded(batch)
+        mean, _ = models.encoded(rows)
         maps = models.decoded(mean, models.conditions(rows))
         sources[THROUGH_VAE] = maps
         squared = (maps - batch.maps).square()
@@ -155,7 +153,10 @@ def judge_block(models: MapModels, rows: np.ndarray) -> list[Row]:
             found |= {f"{source}_{name}": int(n) for name, n in zip(COUNTS, counts, strict=True)}
         for name, published in DECODERS.items():
             decoder = MapDecoder(models.unet, models.grid, published, drawn=source == THROUGH_VAE)
-            crystals = decoder.decode_segmented(maps, species, binary)
+            if source == THROUGH_VAE and not published and isinstance(models.vae, IonsVAE):
+                crystals = decode_codes(models.vae, None, mean, models.conditions(rows))
+            else:
+                crystals = decoder.decode_segmented(maps, species, binary)
             for found, row, crystal in zip(out, models.dataset.rows[rows], crystals, strict=True):
                 judged = _judged(crystal, models.structures, int(row), models.grid)
                 found |= {f"{source}_{name}_{key}": value for key, value in judged.items()}
@@ -245,7 +246,7 @@ class Latent:
 
 def encode_block(models: MapModels, rows: np.ndarray) -> Latent:
     """Codes of the structures at ``rows`` (b,) of the data set."""
-    mean, log_variance = models.encoded(models.batch(rows))
+    mean, log_variance = models.encoded(rows)
     return Latent(rows, mean.cpu().numpy(), torch.exp(0.5 * log_variance).cpu().numpy())
 
 
@@ -280,7 +281,7 @@ def reconstructions(models: MapModels, rows: np.ndarray) -> Slices:
     species.append(np.where(inside, predicted, 0))
     names.append("labelled by the UNet")
     if models.vae is not None:
-        mean, _ = models.encoded(batch)
+        mean, _ = models.encoded(rows)
         density.append(models.decoded(mean, models.conditions(rows)))
         predicted, inside = models.labelled(density[-1])
         species.append(np.where(inside, predicted, 0))
@@ -296,7 +297,7 @@ def interpolations(models: MapModels, pairs: np.ndarray, steps: int) -> Slices:
     Conditions are interpolated like codes; in a pair of one decile they are the same.
     """
     ends = [models.batch(pairs[:, k]) for k in (0, 1)]
-    codes = [models.encoded(batch)[0] for batch in ends]
+    codes = [models.encoded(batch.rows)[0] for batch in ends]
     conditions = [models.conditions(batch.rows) for batch in ends]
     density, species = [ends[0].maps[:, 0].cpu().numpy()], [ends[0].species.cpu().numpy()]
     shares = np.linspace(0, 1, steps)

@@ -5,11 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import torch
 
-from voxtal.data.batches import coordinates
 from voxtal.data.dataset import DensityDataset
-from voxtal.generation.icsg3d_stage import MapsModels, open_maps_models, open_property_networks
+from voxtal.generation.icsg3d_stage import open_maps_models, open_property_networks
 from voxtal.generation.properties import predict_properties
 from voxtal.runs import RoundPaths, Run
 from voxtal.screening.comparison import Progress
@@ -39,7 +37,7 @@ def evaluate_maps_models(run: Run, paths: RoundPaths, progress: Progress) -> dic
             for first in range(0, len(sample), _BLOCK):
                 block = sample[first : first + _BLOCK]
                 conditions = models.condition.encode({n: c[dataset.rows[block]] for n, c in columns.items()})
-                codes = mean_codes(models, dataset, block, conditions)
+                codes = models.encode(dataset.crystals(block), conditions)
                 decoded += [d.structure() for d in models.decode(codes, conditions)]
                 advance(len(block), "")
         originals = [structures.structure(int(dataset.rows[i])) for i in sample]
@@ -55,12 +53,3 @@ def evaluate_maps_models(run: Run, paths: RoundPaths, progress: Progress) -> dic
         else:
             out["other_constraints"][name] = judged
     return out
-
-
-@torch.no_grad()
-def mean_codes(models: MapsModels, dataset: DensityDataset, rows: np.ndarray, conditions: np.ndarray) -> np.ndarray:
-    """Means (n, latent) of the codes of a data set's structures (n,), told condition vectors (n, width)."""
-    read = dataset.maps(rows)
-    density = torch.from_numpy(read.density).to(models.device)
-    maps = torch.cat([density[:, None], coordinates(read, models.device)], dim=1)
-    return models.vae.encode(maps, torch.from_numpy(conditions).to(models.device))[0].float().cpu().numpy()

@@ -16,7 +16,6 @@ Arrays = tuple[np.ndarray, np.ndarray, np.ndarray]
 NOBLE_GASES = frozenset({2, 10, 18, 36, 54, 86})
 
 SYMPREC_ANGSTROM = 0.01
-RIGHT_ANGLE_COSINE = 1e-3
 
 
 @dataclass(frozen=True)
@@ -123,14 +122,6 @@ def surely_primitive(numbers: np.ndarray, frac_coords: np.ndarray, cell: np.ndar
         if len(translations) == 0:
             return True
     return False
-
-
-def right_angled(cells: np.ndarray) -> np.ndarray:
-    """Which of the cells (n, 3, 3; rows, angstrom) have three right angles, to within a cosine of
-    :data:`RIGHT_ANGLE_COSINE`: (n,) bool."""
-    unit = cells / np.linalg.norm(cells, axis=2, keepdims=True)
-    cosines = np.einsum("nij,nkj->nik", unit, unit) - np.eye(3)
-    return np.asarray(np.abs(cosines).max(axis=(1, 2)) <= RIGHT_ANGLE_COSINE)
 
 
 def wrap(frac_coords: np.ndarray) -> np.ndarray:

@@ -18,7 +18,7 @@ from voxtal.training.objectives import labels
 from voxtal.training.trainer import Task
 from voxtal.training.unet_task import UNetTask, describe_classes
 from voxtal.training.unet_task import sizes_of as unet_sizes_of
-from voxtal.training.vae_task import VAETask, load_unet, sizes_of
+from voxtal.training.vae_task import IonsVAETask, VAETask, load_unet, sizes_of
 
 DENSITY_MODELS = ("unet", "vae")
 """In the order in which they are trained: the VAE is compared by the UNet."""
@@ -79,7 +79,8 @@ def prepare_vae(run: Run, paths: RoundPaths, parallel: DataParallel, say: Say) -
         vectors = np.zeros((dataset.n_structures, condition.width), dtype=np.float32)
         vectors[known] = condition.encode({name: column[known] for name, column in values.items()})
         architecture = f"{run.config.preset}-vae"
-        return VAETask(
+        task = VAETask if run.config.preset == "paper" else IonsVAETask
+        return task(
             architecture,
             sizes_of(architecture, config, dataset, rows, condition.width, paths.density),
             config,

@@ -13,14 +13,15 @@ from voxtal.config import DensityConfig, VAEConfig
 from voxtal.data.dataset import DensityDataset
 from voxtal.errors import UserError
 from voxtal.models.build import record, restore
+from voxtal.models.ions_vae import Ions, IonsVAE
 from voxtal.models.unet import UNet
-from voxtal.models.vae import VAE, logarithmic, reparameterized
+from voxtal.models.vae import VAE, reparameterized
 from voxtal.parallel.data_parallel import DataParallel, Share
 from voxtal.structures.conditions import Condition
-from voxtal.structures.filters import right_angled
 from voxtal.training.checkpoint import load
 from voxtal.training.density_data import TurnedMaps
 from voxtal.training.device import Arithmetic
+from voxtal.training.ion_losses import ion_losses
 from voxtal.training.losses import divergence, perceptual_loss
 from voxtal.training.maps_task import MapsTask
 
@@ -55,23 +56,19 @@ def sizes_of(
     Raises
     ------
     UserError
-        Cells that are not right-angled, in which ours draws no ions, or a structure of more than it draws.
+        A structure has more ions than ours draws.
     """
-    sizes = {"grid": dataset.settings.grid, "width": config.width, "latent": config.latent, "condition": condition}
+    settings = dataset.settings
+    sizes = {"grid": settings.grid, "width": config.width, "latent": config.latent, "condition": condition}
     if architecture.startswith("paper"):
         return sizes
-    counts = dataset.atom_counts(rows)
-    if (skewed := int((~right_angled(dataset.cells(rows))).sum())) > 0:
+    if (most := dataset.atom_counts(np.arange(dataset.n_structures)).max()) > config.ions:
         raise UserError(
-            f"{folder}: {skewed} of {len(rows)} cells are not right-angled, and the VAE of this preset draws ions in "
-            "right-angled ones. Keep cubic crystals with structures.classes, in conventional cells with "
-            'structures.cell = "conventional", or take density.geometry = "orthogonal".'
+            f"{folder}: a structure has {most} atoms, but train.vae.ions = {config.ions}; raise it to those."
         )
-    if counts.max() > config.ions:
-        raise UserError(
-            f"{folder}: a structure has {counts.max()} atoms, but train.vae.ions = {config.ions}; raise it to those."
-        )
-    return sizes | {"ions": config.ions}
+    numbers = np.flatnonzero(dataset.species_counts(rows)[1:]) + 1
+    more = {"margin": settings.margin, "sigma": settings.sigma_angstrom, "ions": config.ions}
+    return sizes | more | {"numbers": numbers.tolist()}
 
 
 class VAETask(MapsTask):
@@ -120,25 +117,49 @@ class VAETask(MapsTask):
     def losses(self, maps: TurnedMaps, chosen: np.ndarray, noise: Tensor) -> dict[str, Tensor]:
         """Eq. 5 and its terms, not weighted, as means over the maps at ``chosen`` (b,), for ``noise`` (b, latent)."""
         batch = maps.batch(chosen)
-        condition = self.vectors[torch.from_numpy(batch.rows).to(noise.device)]
+        condition = self.told(batch.rows)
         with self.arithmetic.autocast():
             mean, log_variance = self.network.encode(batch.maps, condition)
         mean, log_variance = mean.float(), log_variance.float()
-        codes = reparameterized(mean, log_variance, noise)
         with self.arithmetic.autocast():
-            decoded = self.network.decode(codes, condition).float()
-            dfc = torch.zeros((), device=noise.device)
-            if self.unet is not None:
-                dfc = perceptual_loss(self.unet, batch.maps, decoded)
-        mse = nn.functional.mse_loss(self._compared(decoded), self._compared(batch.maps))
-        kld = divergence(mean, log_variance)
-        loss = mse + self.config.beta * kld + self.config.alpha * dfc
-        return {"loss": loss, "mse": mse, "kld": kld, "dfc": dfc}
+            decoded = self.network.decode(reparameterized(mean, log_variance, noise), condition).float()
+        mse = nn.functional.mse_loss(decoded, batch.maps)
+        return self.weighed({"mse": mse}, mean, log_variance, self.deep_features(batch.maps, decoded))
 
-    def _compared(self, maps: Tensor) -> Tensor:
-        """Maps as they are compared: as they are (published), or the density's logarithm and coordinates."""
-        return maps if self.published else torch.cat([logarithmic(maps[:, :1]), maps[:, 1:]], dim=1)
+    def told(self, rows: np.ndarray) -> Tensor:
+        """Condition vectors (b, condition) of structures (b,) of the data set."""
+        return self.vectors[torch.from_numpy(rows).to(self.arithmetic.device)]
+
+    def deep_features(self, maps: Tensor, decoded: Tensor) -> Tensor:
+        """Third term of eq. 5, without alpha; 0 without a UNet."""
+        if self.unet is None:
+            return torch.zeros((), device=maps.device)
+        with self.arithmetic.autocast():
+            return perceptual_loss(self.unet, maps, decoded)
+
+    def weighed(self, terms: dict[str, Tensor], mean: Tensor, log_variance: Tensor, dfc: Tensor) -> dict[str, Tensor]:
+        """Eq. 5 with ``terms`` for its first one, and all of them."""
+        kld = divergence(mean, log_variance)
+        loss = sum(terms.values()) + self.config.beta * kld + self.config.alpha * dfc
+        return {"loss": loss, **terms, "kld": kld, "dfc": dfc}
 
     def export(self) -> dict[str, Any]:
         facts = {"density": self.training.dataset.settings.model_dump(), "condition": self.condition.facts()}
         return record(self.architecture, self.sizes, self.network, **facts)
+
+
+class IonsVAETask(VAETask):
+    """The network that sees ions: their errors take the place of the maps' (:func:`ion_losses`)."""
+
+    network: IonsVAE
+
+    def losses(self, maps: TurnedMaps, chosen: np.ndarray, noise: Tensor) -> dict[str, Tensor]:
+        rows, crystals = maps.crystals(chosen)
+        ions = Ions.of(crystals, self.arithmetic.device)
+        condition = self.told(rows)
+        mean, log_variance = self.network.encode(ions, condition)
+        drawn = self.network.draw(reparameterized(mean, log_variance, noise), condition)
+        dfc = torch.zeros((), device=noise.device)
+        if self.unet is not None:
+            dfc = self.deep_features(maps.batch(chosen).maps, self.network.maps_of(drawn))
+        return self.weighed(ion_losses(drawn, ions), mean, log_variance, dfc)
