@@ -214,6 +214,13 @@ def test_autoencoder_learns_atoms_and_cells(model: str, trained_run: Run) -> Non
     assert np.mean(losses[-10:]) < 0.4 * np.mean(losses[:10])
 
 
+def test_processors_compute_in_float32() -> None:
+    """Gradients of 3D convolutions in bf16 came out as 1e34 there, and one of them is the end of a training."""
+    config = build_config({"train": {"device": "cpu"}}).train
+    assert config.precision == "auto"
+    assert Arithmetic.of(config).precision == "float32"
+
+
 @pytest.mark.parametrize("device", ["tpu", "cuda:99", "nonsense"])
 def test_device_that_is_not_there(device: str) -> None:
     """A typo or a node without a GPU: named, not a traceback of torch."""

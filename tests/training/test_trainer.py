@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -256,3 +256,46 @@ def test_learning_rate_rises_and_falls() -> None:
     assert all(np.diff(rates[10:]) < 0)
     assert 0 < rates[-1] < 1e-6
     assert cosine_rate(1.0, 0, 1) == 1.0
+
+
+class TwoRanks(DataParallel):
+    """This rank, and another one that does the same until it is told to stop at a step."""
+
+    size = 2
+
+    def __init__(self, seconds: float, stopped: int = STEPS) -> None:
+        self.seconds, self.stopped, self.asked = seconds, stopped, list[int]()
+
+    def mean(self, values: Mapping[str, float]) -> dict[str, float]:
+        done = len(self.task.done)
+        self.asked.append(done)
+        other = {**values, "stop": float(done >= self.stopped), "seconds": self.seconds}
+        return {name: (value + other[name]) / 2 for name, value in values.items()}
+
+    def trains(self, folder: Path) -> None:
+        self.task = LineTask()
+        self.task.parallel = self
+        train(self.task, folder, 0, "f", STEPS)
+
+
+def test_ranks_with_short_steps_seldom_ask_each_other(tmp_path: Path) -> None:
+    """They would wait half of their time for each other's losses; ranks with long ones would stop minutes late."""
+    short, long = TwoRanks(1e-3), TwoRanks(10.0)
+    short.trains(tmp_path / "short")
+    long.trains(tmp_path / "long")
+    assert short.asked == [1, 10, 20, 30, 40]
+    assert long.asked == list(range(1, STEPS + 1))
+    metrics = [(tmp_path / name / "metrics.jsonl").read_text().splitlines() for name in ("short", "long")]
+    logged = [[json.loads(line) for line in lines] for lines in metrics]
+    assert [line["step"] for line in logged[0]] == [line["step"] for line in logged[1]] == [10, 20, 30, 40]
+    assert [line["loss"] for line in logged[0]] == [line["loss"] for line in logged[1]]
+    assert all("seconds" in line and "stop" not in line for line in logged[0])
+
+
+@pytest.mark.parametrize(("seconds", "done"), [(1e-3, 20), (10.0, 13)])
+def test_another_rank_is_told_to_stop(seconds: float, done: int, tmp_path: Path) -> None:
+    """All stop after the same step, or those that go on would wait for ever."""
+    ranks = TwoRanks(seconds, stopped=13)
+    with pytest.raises(Interrupted, match=f"a signal to another rank after step {done} of {STEPS}"):
+        ranks.trains(tmp_path)
+    assert len(ranks.task.done) == done
