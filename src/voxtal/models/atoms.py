@@ -38,8 +38,8 @@ class AtomsAutoencoder(nn.Module):
         super().__init__()
         self.atoms = atoms
         self.element = nn.Embedding(ATOMIC_NUMBERS, _ELEMENT_WIDTH)
-        self.encoder = dense(4 * atoms + _ELEMENT_WIDTH, width, latent, layers=2)
-        self.decoder = dense(latent + _ELEMENT_WIDTH, width, 4 * atoms + 1, layers=3)
+        self.encoder = _dense(4 * atoms + _ELEMENT_WIDTH, width, latent, layers=2)
+        self.decoder = _dense(latent + _ELEMENT_WIDTH, width, 4 * atoms + 1, layers=3)
 
     def encode(self, positions: Tensor, counts: Tensor, numbers: Tensor) -> Tensor:
         """Codes (batch, latent) of atoms as :func:`in_order` gives them.
@@ -80,8 +80,8 @@ class CellAutoencoder(nn.Module):
 
     def __init__(self, width: int, latent: int) -> None:
         super().__init__()
-        self.encoder = dense(6, width, latent, layers=1)
-        self.decoder = dense(latent, width, 6, layers=1)
+        self.encoder = _dense(6, width, latent, layers=1)
+        self.decoder = _dense(latent, width, 6, layers=1)
         self.register_buffer("mean", torch.zeros(6))
         self.register_buffer("scale", torch.ones(6))
 
@@ -126,16 +126,16 @@ def _there(counts: Tensor, atoms: int) -> Tensor:
     return torch.arange(atoms, device=counts.device) < counts[:, None]
 
 
-def dense(inner: int, width: int, outer: int, layers: int) -> nn.Sequential:
+def _dense(inner: int, width: int, outer: int, layers: int) -> nn.Sequential:
     return nn.Sequential(
         nn.Linear(inner, width),
-        *(_Residual(width) for _ in range(layers)),
+        *(Residual(width) for _ in range(layers)),
         nn.LayerNorm(width),
         nn.Linear(width, outer),
     )
 
 
-class _Residual(nn.Module):
+class Residual(nn.Module):
     def __init__(self, width: int) -> None:
         super().__init__()
         self.layers = nn.Sequential(

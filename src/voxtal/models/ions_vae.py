@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from voxtal.models.atoms import dense
+from voxtal.models.atoms import Residual
 from voxtal.models.tokens import AttentionBlock, ElementEmbedding, two_layers
 from voxtal.models.vae import VAE
 from voxtal.representations.density import Crystal, DensityGrid, amplitudes
@@ -182,13 +182,15 @@ class IonsVAE(VAE):
         wide = 2 * width
         self.pooled = nn.Sequential(nn.LayerNorm(3 * width), nn.Linear(3 * width, wide), nn.SiLU())
         self.mean, self.log_variance = nn.Linear(wide, latent), nn.Linear(wide, latent)
-        self.decoder = nn.Sequential(dense(latent + condition, wide, wide, layers=2), nn.SiLU())
+        self.decoder = nn.Sequential(
+            nn.Linear(latent + condition, wide), Residual(wide), Residual(wide), nn.LayerNorm(wide), nn.SiLU()
+        )
         self.shapes, self.counts = nn.Linear(wide, 6), nn.Linear(wide, ions + 1)
         self.slots, self.kinds = nn.Linear(wide, ions * (4 + _KINDS)), nn.Linear(wide, _KINDS * _KIND)
         for layer in (self.slots, self.kinds):  # they begin in different places
             nn.init.normal_(layer.bias, std=0.5)
-        self.likeness = nn.Sequential(nn.SiLU(), two_layers(_KIND, width))
-        self.sharpness = nn.Parameter(torch.tensor(-2.3))
+        self.likeness = nn.Sequential(nn.SiLU(), nn.Linear(_KIND, width))
+        self.sharpness = nn.Parameter(torch.tensor(-1.3))
         unlikely = torch.full((ATOMIC_NUMBERS,), _UNLIKELY)
         unlikely[list(numbers)] = 0.0
         self.register_buffer("unlikely", unlikely, persistent=False)
