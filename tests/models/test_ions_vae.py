@@ -22,7 +22,7 @@ from voxtal.representations.density import (
     encode_density,
     placed_sites,
 )
-from voxtal.training.ion_losses import ion_losses
+from voxtal.training.ion_losses import ion_errors, ion_losses
 
 SIZES: dict[str, Any] = {
     "grid": 16,
@@ -178,3 +178,14 @@ def test_losses_of_what_is_right(shift: float) -> None:
     assert max(losses.values()) < 1e-4
     longer = Ions(ions.numbers, ions.places, ions.cells * 1.01)
     assert ion_losses(drawn, longer)["cell"].item() == pytest.approx(3 * np.log(1.01) * 4.5 * 1.01, rel=1e-2)
+
+
+def test_errors_are_counted() -> None:
+    """What chooses the weights: a wrong element costs its share of the ions, however sure the network is of it."""
+    ions = Ions.of([PEROVSKITE, (np.array([3, 17]), SITES[:2], 5.0 * np.eye(3))], CPU)
+    drawn = sure(ions, 6)
+    assert ion_errors(drawn, ions).item() == pytest.approx(0, abs=1e-4)
+    other = Ions(torch.where(ions.numbers == 22, 40, ions.numbers), ions.places, ions.cells)
+    assert ion_errors(drawn, other).item() == pytest.approx(0.5 * 1 / 5, abs=1e-4)
+    counts = drawn.counts.roll(-1, dims=1)
+    assert ion_errors(replace(drawn, counts=counts), ions).item() == pytest.approx(1 + 0.5 * (1 / 5 + 1 / 2), abs=1e-4)

@@ -56,6 +56,17 @@ def ion_losses(drawn: DrawnIons, ions: Ions) -> dict[str, Tensor]:
     }
 
 
+@torch.no_grad()
+def ion_errors(drawn: DrawnIons, ions: Ions) -> Tensor:
+    """Mean over the crystals of ``place`` and ``cell`` of :func:`ion_losses`, angstrom, the share of ions of a wrong
+    element or left out, and whether the number of ions is wrong."""
+    losses, slots = ion_losses(drawn, ions), assigned(drawn, ions)
+    right = (drawn.numbers.gather(1, slots) == ions.numbers) & ions.there
+    wrong = 1 - right.sum(1) / ions.counts.clamp_min(1)
+    miscounted = (drawn.counts.argmax(1) != ions.counts).float()
+    return losses["place"] + losses["cell"] + wrong.mean() + miscounted.mean()
+
+
 def _edges(ions: Ions) -> Tensor:
     """(b, 3) lengths of the cells' edges, angstrom."""
     return ions.cells.norm(dim=2)

@@ -81,11 +81,15 @@ class MapsTask(ABC):
 
     @torch.no_grad()
     def validate(self) -> float | None:
-        """Mean loss of the validation structures."""
+        """Mean :meth:`score` of the validation structures."""
         if not len(self.validation):
             return None
         self.network.eval()
         parts = np.array_split(np.arange(len(self.validation)), -(-len(self.validation) // self.config.batch_size))
-        total = sum(float(self.losses_of(self.validation, part, None)["loss"]) * len(part) for part in parts)
+        total = sum(self.score(part) * len(part) for part in parts)
         self.network.train()
         return total / len(self.validation)
+
+    def score(self, chosen: np.ndarray) -> float:
+        """Of the validation maps at ``chosen`` (b,); the weights with the lowest mean are kept."""
+        return float(self.losses_of(self.validation, chosen, None)["loss"])

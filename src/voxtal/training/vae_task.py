@@ -21,7 +21,7 @@ from voxtal.structures.conditions import Condition
 from voxtal.training.checkpoint import load
 from voxtal.training.density_data import TurnedMaps
 from voxtal.training.device import Arithmetic
-from voxtal.training.ion_losses import ion_losses
+from voxtal.training.ion_losses import ion_errors, ion_losses
 from voxtal.training.losses import divergence, perceptual_loss
 from voxtal.training.maps_task import MapsTask
 
@@ -154,12 +154,20 @@ class IonsVAETask(VAETask):
     network: IonsVAE
 
     def losses(self, maps: TurnedMaps, chosen: np.ndarray, noise: Tensor) -> dict[str, Tensor]:
-        rows, crystals = maps.crystals(chosen)
-        ions = Ions.of(crystals, self.arithmetic.device)
-        condition = self.told(rows)
+        ions, condition = self._ions(maps, chosen)
         mean, log_variance = self.network.encode(ions, condition)
         drawn = self.network.draw(reparameterized(mean, log_variance, noise), condition)
         dfc = torch.zeros((), device=noise.device)
         if self.unet is not None:
             dfc = self.deep_features(maps.batch(chosen).maps, self.network.maps_of(drawn))
         return self.weighed(ion_losses(drawn, ions), mean, log_variance, dfc)
+
+    def score(self, chosen: np.ndarray) -> float:
+        """Errors, not likelihoods: of elements that it is wrong about the network becomes the surer the longer it is
+        trained, while everything that is counted gets better."""
+        ions, condition = self._ions(self.validation, chosen)
+        return float(ion_errors(self.network.draw(self.network.encode(ions, condition)[0], condition), ions))
+
+    def _ions(self, maps: TurnedMaps, chosen: np.ndarray) -> tuple[Ions, Tensor]:
+        rows, crystals = maps.crystals(chosen)
+        return Ions.of(crystals, self.arithmetic.device), self.told(rows)
