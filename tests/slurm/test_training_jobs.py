@@ -41,12 +41,13 @@ def log_of(run: Run, job: str) -> str:
 
 
 def trains(cluster: Cluster, run: Run, job: str, model: str, restarts: int = 0) -> None:
-    """Wait until a start of the job has trained a model for some steps."""
+    """Wait until a start of the job has trained a model for some steps, and kept them."""
     before = len(losses(run, model)) if restarts else 0
 
     def ready() -> bool:
         shown = cluster.job(job)
-        return int(shown["Restarts"]) == restarts and len(losses(run, model)) > before + 1
+        kept = any((run.round(0).train(model) / "checkpoints").glob("step-*.pt"))
+        return int(shown["Restarts"]) == restarts and len(losses(run, model)) > before + 1 and kept
 
     wait_until(ready, 120, lambda: f"{cluster.job(job)}\n{log_of(run, job)}")
 
