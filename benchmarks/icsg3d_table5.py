@@ -2,7 +2,7 @@
 
     python benchmarks/icsg3d_table5.py RUN FOLDER [--unet-steps 2000] [--vae-steps 2000] [--heldout 200]
 
-RUN has structures in round 0, in right-angled cells, with formation energies, and a configuration: its networks are
+RUN has structures in round 0, with formation energies, and a configuration with `train.vae.alpha`: its networks are
 trained three times, in FOLDER, on the same structures and with the same steps and seeds.
 
 - no DFC, sigma 1: density maps of Gaussians 1 A wide, and a VAE without the UNet's features in its loss (alpha 0)
@@ -111,7 +111,10 @@ def main() -> None:
     arguments = parser.parse_args()
     source = open_run(arguments.run)
     if source.config.density.sigma_angstrom is not None or not source.config.train.vae.alpha:
-        raise SystemExit("Leave density.sigma_angstrom and train.vae.alpha = 0 out of the configuration.")
+        raise SystemExit(
+            "Set train.vae.alpha in the configuration (0.1, say), the weight of the deep features, and leave "
+            "density.sigma_angstrom out."
+        )
     steps = [
         f"train.{model}.steps={n}"
         for model, n in (("unet", arguments.unet_steps), ("vae", arguments.vae_steps))

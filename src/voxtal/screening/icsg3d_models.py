@@ -85,7 +85,7 @@ class MapModels:
                 raise UserError(f"{path} was trained on other maps than {paths.density}; train it with `voxtal train`.")
             vae = arithmetic.place(restore(saved))
             condition = Condition.from_facts(saved["facts"]["condition"])
-            vectors = _vectors(condition, structures, dataset.rows)
+            vectors = vectors_of_structures(condition, structures, dataset.rows)
         return cls(dataset, structures, unet, vae, condition, vectors, arithmetic)  # type: ignore[arg-type]
 
     @property
@@ -158,12 +158,12 @@ def judge_block(models: MapModels, rows: np.ndarray) -> list[Row]:
             else:
                 crystals = decoder.decode_segmented(maps, species, binary)
             for found, row, crystal in zip(out, models.dataset.rows[rows], crystals, strict=True):
-                judged = _judged(crystal, models.structures, int(row), models.grid)
+                judged = judged_crystal(crystal, models.structures, int(row), models.grid)
                 found |= {f"{source}_{name}_{key}": value for key, value in judged.items()}
     return out
 
 
-def _vectors(condition: Condition, structures: StructureSet, rows: np.ndarray) -> np.ndarray:
+def vectors_of_structures(condition: Condition, structures: StructureSet, rows: np.ndarray) -> np.ndarray:
     """Condition vectors (n, width) of the structures at ``rows`` (n,); NaN where a value is not known."""
     unknown = np.full(len(structures), np.nan)
     values = {name: structures.properties.get(name, unknown)[rows] for name in condition.properties}
@@ -196,7 +196,7 @@ def _edge_errors(coordinates: np.ndarray, cell: np.ndarray, grid: DensityGrid) -
         return [None] * 3
 
 
-def _judged(crystal: Decoded, structures: StructureSet, row: int, grid: DensityGrid) -> Row:
+def judged_crystal(crystal: Decoded, structures: StructureSet, row: int, grid: DensityGrid) -> Row:
     """What is wrong with a decoded crystal. Errors are None where there are no sites to compare."""
     numbers, frac_coords, cell = structures.arrays(row)
     out: Row = {"reason": crystal.reason, "strict": False, "cdvae": False}
