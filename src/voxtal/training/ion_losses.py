@@ -31,14 +31,15 @@ def assigned(drawn: DrawnIons, ions: Ions) -> Tensor:
     return torch.from_numpy(out).to(ions.numbers.device)
 
 
-def ion_losses(drawn: DrawnIons, ions: Ions) -> dict[str, Tensor]:
-    """Means over the crystals, each of a crystal a mean over its ions.
+def ion_losses(drawn: DrawnIons, ions: Ions, slots: Tensor | None = None) -> dict[str, Tensor]:
+    """Of ions in their ``slots``, those of :func:`assigned` if not given: means over the crystals, each of a crystal a mean over its ions.
 
     ``place``: absolute differences of coordinates, angstrom, summed over the axes. ``element``, ``count``:
     cross-entropies. ``presence``: binary cross-entropy of the slots. ``cell``: absolute differences of the edges'
     logarithms and the angles' cosines, in angstrom of a mean edge.
     """
-    there, slots = ions.there.float(), assigned(drawn, ions)
+    slots = assigned(drawn, ions) if slots is None else slots
+    there = ions.there.float()
     each = there / ions.counts.clamp_min(1)[:, None]
     places = drawn.places.gather(1, slots[..., None].expand(-1, -1, 3))
     likely = drawn.likelihoods(ions.numbers).gather(1, slots[:, None]).squeeze(1)
@@ -60,7 +61,8 @@ def ion_losses(drawn: DrawnIons, ions: Ions) -> dict[str, Tensor]:
 def ion_errors(drawn: DrawnIons, ions: Ions) -> Tensor:
     """Mean over the crystals of ``place`` and ``cell`` of :func:`ion_losses`, angstrom, the share of ions of a wrong
     element or left out, and whether the number of ions is wrong."""
-    losses, slots = ion_losses(drawn, ions), assigned(drawn, ions)
+    slots = assigned(drawn, ions)
+    losses = ion_losses(drawn, ions, slots)
     right = (drawn.numbers.gather(1, slots) == ions.numbers) & ions.there
     wrong = 1 - right.sum(1) / ions.counts.clamp_min(1)
     miscounted = (drawn.counts.argmax(1) != ions.counts).float()

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from voxtal.config_icsg3d import MapsModelConfig, UNetConfig
+from voxtal.config_icsg3d import UNetConfig
 from voxtal.data.dataset import DensityDataset
 from voxtal.errors import UserError
 from voxtal.models.build import record
@@ -90,20 +90,12 @@ class UNetTask(MapsTask):
 
     network: UNet
 
-    def __init__(
-        self,
-        architecture: str,
-        sizes: dict[str, Any],
-        config: MapsModelConfig,
-        steps: int,
-        dataset: DensityDataset,
-        training: np.ndarray,
-        *others: Any,
-    ) -> None:
-        super().__init__(architecture, sizes, config, steps, dataset, training, *others)
+    def __init__(self, *arguments: Any) -> None:
+        """With those of :class:`MapsTask`."""
+        super().__init__(*arguments)
         device = self.arithmetic.device
         numbers = self.network.numbers.long()
-        counts = dataset.species_counts(training)[numbers.cpu().numpy()]
+        counts = self.training.dataset.species_counts(self.training.rows)[numbers.cpu().numpy()]
         self.weights = torch.from_numpy(class_weights(counts)).float().to(device)
         self.class_of = torch.zeros(256, dtype=torch.int64, device=device)
         self.class_of[numbers] = torch.arange(len(numbers), device=device)
