@@ -32,7 +32,8 @@ def assigned(drawn: DrawnIons, ions: Ions) -> Tensor:
 
 
 def ion_losses(drawn: DrawnIons, ions: Ions, slots: Tensor | None = None) -> dict[str, Tensor]:
-    """Of ions in their ``slots``, those of :func:`assigned` if not given: means over the crystals, each of a crystal a mean over its ions.
+    """Of ions in their ``slots``, those of :func:`assigned` if not given: means over the crystals, each of a crystal a
+    mean over its ions.
 
     ``place``: absolute differences of coordinates, angstrom, summed over the axes. ``element``, ``count``:
     cross-entropies. ``presence``: binary cross-entropy of the slots. ``cell``: absolute differences of the edges'
