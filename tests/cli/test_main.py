@@ -128,17 +128,31 @@ def test_signals_exit_75(number: signal.Signals) -> None:
         "try:\n    print('ready', flush=True); time.sleep(60)\nexcept: pass\nwhile True: time.sleep(0.01)",
         "class A:\n    def __del__(self): print('ready', flush=True); time.sleep(60)\n"
         "a = A(); del a\nwhile True: time.sleep(0.01)",
+        "import weakref\nclass A: pass\n"
+        "def forget(_): print('ready', flush=True); time.sleep(60)\n"
+        "a = A(); b = weakref.ref(a, forget); del a\nwhile True: time.sleep(0.01)",
     ],
-    ids=["except", "__del__"],
+    ids=["except", "__del__", "weakref"],
 )
 def test_a_swallowed_signal_comes_again(body: str) -> None:
-    """A scheduler sends its warning once: lost in some library, it would cost the work until the kill."""
+    """A scheduler sends its warning once: lost in some library, it would cost the work until the kill.
+
+    Nor may a traceback tell the user of a fault where there is none.
+    """
     command = [sys.executable, "-c", _script(body)]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert process.stdout is not None
     process.stdout.readline()
-    _stop(process, signal.SIGUSR1)
+    errors = _stop(process, signal.SIGUSR1)
     assert process.returncode == 75
+    assert "Traceback" not in errors
+
+
+def test_a_fault_in_a_finalizer_is_still_told() -> None:
+    """What is left out for a stop signal must not hide the faults of others."""
+    body = "class A:\n    def __del__(self): raise ValueError('a fault')\na = A(); del a"
+    done = subprocess.run([sys.executable, "-c", _script(body)], capture_output=True, text=True, timeout=30)
+    assert "ValueError: a fault" in done.stderr
 
 
 def test_a_real_verb_stops_on_sigterm(tmp_path: Path) -> None:

@@ -91,7 +91,8 @@ def stop_signals() -> Iterator[None]:
 
     Ctrl-C is taken here too because typer would end the process on KeyboardInterrupt with a code of its own.
     A signal that the parent had ignored (``nohup``, ``&``) stays ignored. One that is swallowed where it
-    arrives (a library's ``except``, a ``__del__``) is sent again as soon as its exception is forgotten.
+    arrives (a library's ``except``, a ``__del__``) is sent again as soon as its exception is forgotten; Python's
+    own "Exception ignored in" is left out for it, as nothing is ignored and its traceback would look like a fault.
     """
 
     def stop(number: int, _frame: Any) -> None:
@@ -111,7 +112,12 @@ def stop_signals() -> Iterator[None]:
         if signal.getsignal(number) is stop:
             signal.pthread_kill(main_thread, number)
 
+    def report_unless_stopped(unraisable: sys.UnraisableHookArgs) -> None:
+        if not isinstance(unraisable.exc_value, Interrupted):
+            previous_report(unraisable)
+
     main_thread = threading.main_thread().ident or 0
+    previous_report, sys.unraisablehook = sys.unraisablehook, report_unless_stopped
     wanted = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
     heeded = [number for number in wanted if signal.getsignal(number) != signal.SIG_IGN]
     previous = {number: signal.signal(number, stop) for number in heeded}
@@ -120,6 +126,7 @@ def stop_signals() -> Iterator[None]:
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)
+        sys.unraisablehook = previous_report
 
 
 class Advance(Protocol):
