@@ -55,6 +55,19 @@ def test_noise_is_that_of_the_whole_batch(size: int, extra: int) -> None:
     assert abs(float(whole.mean())) < 5 / whole.numel() ** 0.5
 
 
+@given(size=st.integers(2, 40), total=st.integers(500, 3000))
+def test_noise_of_a_large_batch_too(size: int, total: int) -> None:
+    """Blocks of large batches are larger: ranks that disagree on them would add the noise of other rows."""
+
+    def drawn(parallel: DataParallel) -> torch.Tensor:
+        torch.manual_seed(1)
+        return parallel.split(total).randn(3, device="cpu")
+
+    whole = drawn(DataParallel())
+    assert torch.equal(torch.cat([drawn(parallel) for parallel in ranks_of(size)]), whole)
+    assert len(whole.unique(dim=0)) == total
+
+
 def test_dropout_is_that_of_the_whole_batch() -> None:
     """Two ranks would drop other pixels than one process, and a resumed run would not repeat its losses."""
 

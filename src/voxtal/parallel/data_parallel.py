@@ -13,14 +13,15 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from voxtal.errors import EXIT_FAILED, RankLost, UserError
 from voxtal.parallel.layers import globalize
 
-_BLOCK = 16
-"""Rows of a batch whose noise is drawn together."""
+_BLOCK, _MOST_BLOCKS = 16, 32
+"""Rows of a batch whose noise is drawn together, at least; and how many blocks, at most: each costs a new seed."""
 
 
 @dataclass(frozen=True)
@@ -55,12 +56,13 @@ class Share:
         """Rows drawn in blocks, each from a seed of its own: a rank draws the blocks that its share lies in."""
         seed = int(torch.randint(2**62, ()))  # the same on all ranks, whose streams agree
         generator = torch.Generator(device)
-        first_block = self.first // _BLOCK
+        size = max(_BLOCK, -(-self.total // _MOST_BLOCKS))
+        first_block = self.first // size
         rows = []
-        for block in range(first_block, (self.last - 1) // _BLOCK + 1):
+        for block in range(first_block, (self.last - 1) // size + 1):
             generator.manual_seed(seed + block)
-            rows.append(draw(min(_BLOCK, self.total - block * _BLOCK), generator))
-        skipped = self.first - first_block * _BLOCK
+            rows.append(draw(min(size, self.total - block * size), generator))
+        skipped = self.first - first_block * size
         return torch.cat(rows)[skipped : skipped + self.last - self.first]
 
 
@@ -114,12 +116,17 @@ class DataParallel:
                 optimizer.register_step_pre_hook(lambda opt, _args, _kwargs: self._average_gradients(opt))
 
     def _average_gradients(self, optimizer: torch.optim.Optimizer) -> None:
-        parameters = [p for group in optimizer.param_groups for p in group["params"]]
-        gradients = [_as_in_memory(p.grad) for p in parameters if p.grad is not None]
+        parameters = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
+        orders = [_order_in_memory(p.grad) for p in parameters]
+        gradients = [p.grad.permute(order) for p, order in zip(parameters, orders, strict=True)]
         flat = torch.cat([gradient.reshape(-1) for gradient in gradients]).div_(self.size)
-        flat = self._summed(flat.half() if self.compression == "fp16" else flat)
-        for gradient, mean in zip(gradients, flat.split([g.numel() for g in gradients]), strict=True):
-            gradient.copy_(mean.view_as(gradient))
+        if self.compression == "fp16":
+            flat.copy_(self._summed(flat.half()))
+        else:
+            flat = self._summed(flat)
+        means = flat.split([gradient.numel() for gradient in gradients])
+        for parameter, order, gradient, mean in zip(parameters, orders, gradients, means, strict=True):
+            parameter.grad = mean.view_as(gradient).permute(np.argsort(order).tolist())
 
     def mean(self, values: Mapping[str, float]) -> dict[str, float]:
         """Mean over all ranks of each value, by share of the batch. Collective."""
@@ -141,24 +148,35 @@ class DataParallel:
 
     def differentiable_sum(self, tensor: Tensor) -> Tensor:
         """Sum over all ranks; so is its gradient. Collective."""
-        return tensor
+        return _Sum.apply(tensor, self._summed) if self.size > 1 else tensor
 
     def _summed(self, tensor: Tensor) -> Tensor:
         """Sum over all ranks, maybe in place. Collective."""
         return tensor
 
 
-def _as_in_memory(tensor: Tensor) -> Tensor:
-    """``tensor`` with its axes in the order of its memory: a channels-last one is then copied as a block."""
-    return tensor.permute(sorted(range(tensor.dim()), key=tensor.stride, reverse=True))
+class _Sum(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, tensor: Tensor, summed: Callable[[Tensor], Tensor]) -> Tensor:
+        ctx.summed = summed
+        return summed(tensor.clone(memory_format=torch.contiguous_format))
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        return ctx.summed(gradient.clone(memory_format=torch.contiguous_format)), None
+
+
+def _order_in_memory(tensor: Tensor) -> list[int]:
+    """Axes of ``tensor`` in the order of its memory: a channels-last one is then copied as a block."""
+    return sorted(range(tensor.dim()), key=tensor.stride, reverse=True)
 
 
 @contextmanager
 def reaching_all_ranks(rank: int, size: int) -> Iterator[None]:
-    """Turn what libraries raise when a rank is gone into :class:`RankLost`."""
+    """Turn what libraries and connections raise when a rank is gone into :class:`RankLost`."""
     try:
         yield
-    except RuntimeError as error:
+    except (RuntimeError, OSError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise RankLost(
             f"rank {rank} of {size} lost another rank, which died or cannot be reached ({reason}). "

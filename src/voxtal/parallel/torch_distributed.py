@@ -7,15 +7,16 @@ import shutil
 import subprocess
 from collections.abc import Mapping
 from datetime import timedelta
+from functools import partial
 from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
-from torch.distributed.nn.functional import all_reduce
 
 from voxtal.errors import UserError
 from voxtal.parallel.data_parallel import DataParallel, Launch, reaching_all_ranks
+from voxtal.parallel.node_sums import NodeSums, join_node
 
 _PATIENCE = timedelta(minutes=30)
 """A rank that is gone is noticed at once by its connections; this is for one that hangs."""
@@ -40,6 +41,7 @@ class TorchDistributed(DataParallel):
         backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
         with reaching_all_ranks(self.rank, self.size):
             dist.init_process_group(backend, rank=self.rank, world_size=self.size, timeout=_PATIENCE)
+            self._node_sums = self._on_processors()
 
     def bcast(self, value: Any, root: int = 0) -> Any:
         box = [value]
@@ -48,16 +50,33 @@ class TorchDistributed(DataParallel):
         return box[0]
 
     def close(self) -> None:
+        if self._node_sums:
+            self._node_sums.close()
         dist.destroy_process_group()
-
-    def differentiable_sum(self, tensor: Tensor) -> Tensor:
-        with reaching_all_ranks(self.rank, self.size):
-            return all_reduce(tensor)
 
     def _summed(self, tensor: Tensor) -> Tensor:
         with reaching_all_ranks(self.rank, self.size):
-            dist.all_reduce(tensor)
+            if self._node_sums and tensor.device.type == "cpu":
+                self._node_sums.sum_(tensor)
+            else:
+                dist.all_reduce(tensor)
         return tensor
+
+    def _on_processors(self) -> NodeSums | None:
+        """Sums of what lies in the processors' memory; None leaves them to Gloo."""
+        if not hasattr(os, "memfd_create"):  # macOS
+            return None
+        nodes, peers = join_node(self.rank, self._gathered, _PATIENCE.total_seconds())
+        between = None
+        if len(nodes) > 1:
+            between = partial(dist.all_reduce, group=dist.new_group([ranks[0] for ranks in nodes], backend="gloo"))
+        own = next(ranks for ranks in nodes if self.rank in ranks)
+        return NodeSums(own.index(self.rank), len(own), peers, between)
+
+    def _gathered(self, value: Any) -> list[Any]:
+        values: list[Any] = [None] * self.size
+        dist.all_gather_object(values, value)
+        return values
 
 
 def rendezvous_of_step(environment: Mapping[str, str]) -> dict[str, str]:

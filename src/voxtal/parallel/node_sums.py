@@ -1,0 +1,167 @@
+"""Sums over the ranks of a node, in memory that they share.
+
+Gloo hands a sum from thread to thread, and on cores that are busy training each may wait for the scheduler: 3 ms for
+what takes 0.05 ms of arithmetic, as much as a whole step of a small network (docs/results.md).
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import socket
+import struct
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+PIECE_BYTES = 4 << 20
+"""What is summed at once: it bounds the memory."""
+_READY = b"."
+_RANK = struct.Struct("=q")
+_CREDENTIALS = struct.Struct("=3i")
+"""Of a connected process: its number, its user and group."""
+
+
+class NodeSums:
+    """The ranks of a node, each joined to the first of them, which gives them the memory. All methods are collective.
+
+    Parameters
+    ----------
+    rank, size
+        Of this process among those of its node.
+    peers
+        Of the first rank: connections to the others, rising; of another: the one to the first.
+    between_nodes
+        Adds to a vector, in place, those of the other nodes' first ranks; called by the first rank. None: one node.
+
+    Raises
+    ------
+    OSError
+        A rank is gone, or was not heard of for the timeout of its connection.
+    """
+
+    def __init__(
+        self,
+        rank: int,
+        size: int,
+        peers: Sequence[socket.socket],
+        between_nodes: Callable[[Tensor], object] | None = None,
+    ) -> None:
+        self.rank, self.size, self._peers, self._between_nodes = rank, size, peers, between_nodes
+        self._places = _shared_memory(rank, peers, 2 * size * PIECE_BYTES).view(2, size, PIECE_BYTES)
+        self._turn = 0
+
+    def sum_(self, tensor: Tensor) -> None:
+        """Replace a contiguous ``tensor`` on the CPU by its sum, the same on all ranks to the last bit."""
+        for piece in tensor.view(-1).split(PIECE_BYTES // tensor.element_size()):
+            self._sum_piece(piece)
+
+    def close(self) -> None:
+        for peer in self._peers:
+            peer.close()
+
+    def _sum_piece(self, piece: Tensor) -> None:
+        self._turn = 1 - self._turn  # the other places may still be read by a slower rank
+        places = self._places[self._turn].view(piece.dtype)[:, : len(piece)]
+        places[self.rank].copy_(piece)
+        self._wait_for_all()
+        first, last = (len(piece) * rank // self.size for rank in (self.rank, self.rank + 1))
+        for other in places[1:]:  # each rank sums a part
+            places[0, first:last] += other[first:last]
+        self._wait_for_all()
+        if self._between_nodes:
+            if self.rank == 0:
+                self._between_nodes(places[0])
+            self._wait_for_all()
+        piece.copy_(places[0])
+
+    def _wait_for_all(self) -> None:
+        if self.rank == 0:
+            for number, peer in enumerate(self._peers, start=1):
+                _received(peer, len(_READY), f"rank {number} of its node")
+        for peer in self._peers:
+            peer.sendall(_READY)
+        if self.rank:
+            _received(self._peers[0], len(_READY), "the first rank of its node")
+
+
+def join_node(
+    rank: int, gathered: Callable[[object], list[Any]], patience: float
+) -> tuple[list[list[int]], list[socket.socket]]:
+    """Connect the ranks of each node. Collective.
+
+    Parameters
+    ----------
+    gathered
+        Gives every rank what all ranks called it with, in their order.
+    patience
+        Seconds without an answer after which a rank counts as lost.
+
+    Returns
+    -------
+    The ranks of each node, rising; and the ``peers`` of this one, as :class:`NodeSums` wants them.
+    """
+    nodes = gathered(_node_of_process())
+    nodes_ranks = [[other for other, at in enumerate(nodes) if at == node] for node in dict.fromkeys(nodes)]
+    first, *others = next(ranks for ranks in nodes_ranks if rank in ranks)
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.settimeout(patience)
+        if rank == first:
+            listener.bind("")  # Linux finds a name, which is no file that could be left behind
+            listener.listen(len(others))
+        address = gathered(listener.getsockname())[first]
+        if rank == first:
+            return nodes_ranks, _accepted(listener, others)
+        peer = socket.socket(socket.AF_UNIX)
+        peer.settimeout(patience)
+        peer.connect(address)
+        peer.sendall(_RANK.pack(rank))
+        return nodes_ranks, [peer]
+
+
+def _node_of_process() -> str:
+    """The same for processes that can share memory: of one boot and one network namespace."""
+    return f"{Path('/proc/sys/kernel/random/boot_id').read_text().strip()} {os.readlink('/proc/self/ns/net')}"
+
+
+def _accepted(listener: socket.socket, ranks: list[int]) -> list[socket.socket]:
+    """Connections to ``ranks``, in their order."""
+    found: dict[int, socket.socket] = {}
+    while len(found) < len(ranks):
+        peer, _ = listener.accept()
+        _, user, _ = _CREDENTIALS.unpack(peer.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size))
+        if user != os.getuid():  # the memory is not for others
+            peer.close()
+            continue
+        peer.settimeout(listener.gettimeout())
+        (rank,) = _RANK.unpack(_received(peer, _RANK.size, "a rank that joined its node"))
+        found[rank] = peer
+    return [found[rank] for rank in ranks]
+
+
+def _shared_memory(rank: int, peers: Sequence[socket.socket], n_bytes: int) -> Tensor:
+    """Bytes (n_bytes,) that all ranks of the node see; gone with the last of them, however it ends."""
+    if rank == 0:
+        handle = os.memfd_create("voxtal")
+        os.ftruncate(handle, n_bytes)
+        for peer in peers:
+            socket.send_fds(peer, [_READY], [handle])
+    else:
+        _, handles, _, _ = socket.recv_fds(peers[0], len(_READY), 1)
+        if not handles:
+            raise ConnectionError("the first rank of its node closed its connection")
+        handle = handles[0]
+    try:
+        return torch.frombuffer(mmap.mmap(handle, n_bytes), dtype=torch.uint8)
+    finally:
+        os.close(handle)
+
+
+def _received(peer: socket.socket, n_bytes: int, who: str) -> bytes:
+    message = peer.recv(n_bytes, socket.MSG_WAITALL)
+    if len(message) < n_bytes:
+        raise ConnectionError(f"{who} closed its connection")
+    return message

@@ -1,0 +1,193 @@
+"""Sums over the ranks of a node, in memory that they share."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import textwrap
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TypeVar
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from voxtal.parallel import node_sums
+from voxtal.parallel.node_sums import NodeSums, join_node
+
+if not hasattr(os, "memfd_create"):
+    pytest.skip("only Linux has such memory", allow_module_level=True)
+
+T = TypeVar("T")
+PIECE = 64
+
+
+@contextmanager
+def small_pieces() -> Iterator[None]:
+    """The real ones hold more than a test should sum."""
+    usual = node_sums.PIECE_BYTES
+    node_sums.PIECE_BYTES = PIECE
+    try:
+        yield
+    finally:
+        node_sums.PIECE_BYTES = usual
+
+
+def on_ranks(size: int, work: Callable[[int, list[socket.socket]], T]) -> list[T | BaseException]:
+    """What ``work(rank, peers)`` returns or raises in ``size`` threads that are joined like ranks of a node."""
+    ends = [socket.socketpair() for _ in range(size - 1)]
+    peers = [[first for first, _ in ends], *([other] for _, other in ends)]
+    for connections in peers:
+        for connection in connections:
+            connection.settimeout(20)
+    found: list[T | BaseException] = [AssertionError("it hangs")] * size
+
+    def call(rank: int) -> None:
+        try:
+            found[rank] = work(rank, peers[rank])
+        except BaseException as error:
+            found[rank] = error
+        finally:
+            for connection in peers[rank]:
+                connection.close()
+
+    threads = [threading.Thread(target=call, args=(rank,)) for rank in range(size)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    return found
+
+
+@settings(deadline=None, max_examples=40)
+@given(
+    size=st.integers(1, 5),
+    lengths=st.lists(st.integers(0, 3 * PIECE), min_size=1, max_size=4),
+    dtype=st.sampled_from([torch.float32, torch.float64, torch.float16]),
+)
+def test_sums_are_sums(size: int, lengths: list[int], dtype: torch.dtype) -> None:
+    """A piece summed twice, never, or overwritten by a faster rank's next one would be a wrong gradient."""
+    terms = [[torch.randint(-50, 50, (n,)).to(dtype) for n in lengths] for _ in range(size)]
+
+    def summed(rank: int, peers: list[socket.socket]) -> list[Tensor]:
+        node = NodeSums(rank, size, peers)
+        results = [term.clone() for term in terms[rank]]
+        for result in results:
+            node.sum_(result)
+        return results
+
+    with small_pieces():
+        found = on_ranks(size, summed)
+    for of_rank in found:
+        assert isinstance(of_rank, list), of_rank
+        for position, result in enumerate(of_rank):
+            assert torch.equal(result, torch.stack([own[position] for own in terms]).sum(0))
+
+
+def test_all_ranks_get_the_same_bits() -> None:
+    """Weights of ranks that round differently drift apart, unseen."""
+    terms = torch.randn(5, 1000)
+
+    def summed(rank: int, peers: list[socket.socket]) -> Tensor:
+        result = terms[rank].clone()
+        NodeSums(rank, 5, peers).sum_(result)
+        return result
+
+    first, *others = on_ranks(5, summed)
+    assert isinstance(first, Tensor)
+    assert all(isinstance(other, Tensor) and torch.equal(first, other) for other in others)
+    assert torch.allclose(first, terms.sum(0), atol=1e-5)
+
+
+@pytest.mark.parametrize("gone", [0, 1, 2])
+def test_a_rank_that_is_gone_is_noticed(gone: int) -> None:
+    """The others would wait for it, half an hour."""
+
+    def summed(rank: int, peers: list[socket.socket]) -> None:
+        node = NodeSums(rank, 3, peers)
+        node.sum_(torch.ones(10))
+        if rank != gone:
+            node.sum_(torch.ones(10))
+
+    found = on_ranks(3, summed)
+    assert found[gone] is None
+    assert all(isinstance(error, OSError) for rank, error in enumerate(found) if rank != gone)
+    if gone:
+        assert f"rank {gone} of its node" in str(found[0])
+
+
+RANKS = """
+import os, sys, torch
+from voxtal.parallel import node_sums
+nodes = [int(node) for node in sys.argv[1]]
+node_sums._node_of_process = lambda: str(nodes[int(os.environ["RANK"])])
+from voxtal.parallel.data_parallel import data_parallel
+ranks = data_parallel("ddp")
+values = torch.arange(3 * node_sums.PIECE_BYTES // 8 + 1, dtype=torch.float32) % 97 + ranks.rank
+expected = sum(torch.arange(len(values)) % 97 + rank for rank in range(ranks.size))
+assert torch.equal(ranks._summed(values), expected.float())
+x = torch.ones(3, requires_grad=True)
+total = ranks.differentiable_sum(x * (ranks.rank + 1))
+(total.sum() * (ranks.rank + 1)).backward()
+n = ranks.size * (ranks.size + 1) / 2
+assert total.tolist() == [n] * 3 and x.grad.tolist() == [n * (ranks.rank + 1)] * 3
+ranks.close()
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("nodes", ["0000", "0011", "0101", "0122"])
+def test_ranks_of_several_nodes(nodes: str) -> None:
+    """The sum of one node would be taken for that of all; nor need ranks be numbered node by node."""
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", str(len(nodes)), "--no-python"]
+    command = [*torchrun, sys.executable, "-c", RANKS, nodes]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can be somebody else")
+def test_other_users_are_not_let_in() -> None:
+    """Whoever joins sees the memory, and could change the weights."""
+    stranger = textwrap.dedent(
+        """
+        import os, socket, sys
+        os.setuid(65534)
+        peer = socket.socket(socket.AF_UNIX)
+        peer.connect(bytes.fromhex(sys.argv[1]))
+        try:
+            peer.sendall((1).to_bytes(8, sys.byteorder))
+            assert peer.recv(1) == b"", "let in"
+        except ConnectionError:
+            pass  # before or after it had said what it wants
+        """
+    )
+    values: list[object] = [None, None]
+    both = threading.Barrier(2)
+    strangers: list[subprocess.CompletedProcess[str]] = []
+
+    def gathered(rank: int, value: object) -> list[object]:
+        both.wait(20)
+        values[rank] = value
+        both.wait(20)
+        result = list(values)
+        if rank == 1 and isinstance(result[0], bytes):  # an address: the stranger is there first
+            command = [sys.executable, "-c", stranger, result[0].hex()]
+            strangers.append(subprocess.run(command, capture_output=True, text=True, timeout=30))
+        return result
+
+    def joined(rank: int, _peers: list[socket.socket]) -> float:
+        _, peers = join_node(rank, lambda value: gathered(rank, value), 20)
+        result = torch.ones(1)
+        NodeSums(rank, 2, peers).sum_(result)
+        for peer in peers:
+            peer.close()
+        return float(result)
+
+    assert on_ranks(2, joined) == [2.0, 2.0]
+    assert strangers[0].returncode == 0, strangers[0].stderr
