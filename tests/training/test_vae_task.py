@@ -15,13 +15,14 @@ from voxtal.data.dataset import DensityDataset
 from voxtal.data.voxelize import voxelize
 from voxtal.errors import UserError
 from voxtal.models.build import build
+from voxtal.models.ions_vae import Ions
 from voxtal.models.unet import PublishedUNet
 from voxtal.parallel.communicator import SerialCommunicator
 from voxtal.parallel.data_parallel import DataParallel
 from voxtal.representations.density import DensityGrid, cell_from_coordinates, render_density
 from voxtal.representations.ionic_radii import ionic_radii
 from voxtal.representations.placement import cell_from_metric
-from voxtal.structures.conditions import Condition
+from voxtal.structures.conditions import Condition, decile_of
 from voxtal.structures.splits import VALIDATION, in_split, training_rows, with_split
 from voxtal.structures.structure_set import StructureSet
 from voxtal.training.checkpoint import save
@@ -162,6 +163,22 @@ def test_condition_is_kept_with_the_network(perovskites: Any) -> None:
     assert facts["condition"]["properties"] == ["formation_energy"]
     assert np.allclose(facts["condition"]["edges"], [np.quantile(energies[rows], np.arange(1, 10) / 10)])
     assert facts["density"] == SETTINGS.model_dump()
+
+
+def test_codes_of_the_training_structures_are_kept(perovskites: Any) -> None:
+    """Random attempts would be drawn where no crystal of their condition is, or from structures that are held out."""
+    task = task_of(perovskites, "laptop-vae")
+    kept = task.export()["facts"]["codes"]
+    structures, dataset = perovskites
+    rows = np.flatnonzero(training_rows(structures, dataset.rows))
+    energies = structures.properties["formation_energy"][dataset.rows[rows]]
+    np.testing.assert_array_equal(kept["conditions"][:, 0], decile_of(energies, task.condition.edges[0]))
+    with torch.no_grad():
+        ions = Ions.of(dataset.crystals(rows), torch.device("cpu"))
+        mean, log_variance = task.network.eval().encode(ions, task.vectors[rows])
+    torch.testing.assert_close(kept["means"], mean, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(kept["variances"], log_variance.exp(), atol=1e-5, rtol=1e-5)
+    assert "codes" not in task_of(perovskites, "paper-vae").export()["facts"]
 
 
 def test_more_ions_than_slots(perovskites: Any) -> None:

@@ -38,6 +38,7 @@ from voxtal.generation.properties import (
 from voxtal.generation.sampling import noise_of
 from voxtal.generation.vae_codes import decode_codes, encode_crystals
 from voxtal.models.build import restore
+from voxtal.models.code_density import CodeDensity
 from voxtal.models.ions_vae import IonsVAE
 from voxtal.models.vae import VAE
 from voxtal.parallel.data_parallel import launch_of
@@ -68,12 +69,15 @@ class MapsModels:
         Of the maps that the VAE was trained on.
     condition
         Of which the VAE was told in training.
+    codes
+        Where the codes of each condition lie; None: all are N(0, 1), as published.
     """
 
     vae: VAE
     decoder: MapDecoder | None
     grid: DensityGrid
     condition: Condition
+    codes: CodeDensity | None
     device: torch.device
 
     def encode(self, crystals: Sequence[Crystal], conditions: np.ndarray) -> np.ndarray:
@@ -104,7 +108,8 @@ def open_maps_models(run: Run, paths: RoundPaths) -> MapsModels:
         unet: Any = arithmetic.place(load_unet(paths.train("unet") / "best.pt", density))
         decoder = MapDecoder(unet, grid, published=True, drawn=True)
     condition = Condition.from_facts(saved["facts"]["condition"])
-    return MapsModels(arithmetic.place(vae), decoder, grid, condition, arithmetic.device)  # type: ignore[arg-type]
+    codes = _code_density(saved)
+    return MapsModels(arithmetic.place(vae), decoder, grid, condition, codes, arithmetic.device)  # type: ignore[arg-type]
 
 
 def maps_maker(run: Run, paths: RoundPaths, request: MapsRequest) -> Maker:
@@ -169,7 +174,9 @@ class MapsGenerator:
         if self.request.between:
             return on_line(self.anchors, self.request.steps, attempts)
         noise = noise_of(self.seed, attempts, self.models.vae.latent)
-        return self.anchors[0] + np.sqrt(self.request.variance) * noise if self.request.around is not None else noise
+        if self.request.around is not None:
+            return self.anchors[0] + np.sqrt(self.request.variance) * noise
+        return random_codes(noise, self.models.condition, self.models.codes, self.vectors(attempts))
 
     def _group(self, attempts: np.ndarray) -> StructureSet:
         conditions = self.vectors(attempts)
@@ -235,7 +242,21 @@ def with_energy(run: Run, paths: RoundPaths, base: Base) -> StructureSet:
 
 def latent_codes(run: Run, paths: RoundPaths, attempts: np.ndarray) -> np.ndarray:
     """Codes (n, latent) of numbered attempts (n,) of the round itself, of which nothing was asked."""
-    return noise_of(seed_of(run, paths), attempts, _load_vae(paths)["sizes"]["latent"])
+    saved, seed = _load_vae(paths), seed_of(run, paths)
+    condition = Condition.from_facts(saved["facts"]["condition"])
+    nothing = np.zeros((0, len(condition.properties)))
+    vectors = vectors_of(condition, MapsRequest(), seed, paths, nothing)(attempts)
+    return random_codes(noise_of(seed, attempts, saved["sizes"]["latent"]), condition, _code_density(saved), vectors)
+
+
+def random_codes(noise: np.ndarray, condition: Condition, codes: CodeDensity | None, vectors: np.ndarray) -> np.ndarray:
+    """Codes (n, latent) of normal ``noise`` (n, latent) under condition ``vectors`` (n, width)."""
+    return noise if codes is None else codes.draw(noise, condition.numbers(vectors))
+
+
+def _code_density(saved: Mapping[str, Any]) -> CodeDensity | None:
+    facts = saved["facts"].get("codes")
+    return None if facts is None else CodeDensity.from_facts(facts)
 
 
 def _anchors(models: MapsModels, bases: Sequence[Base], values: np.ndarray, asked: np.ndarray | None) -> np.ndarray:

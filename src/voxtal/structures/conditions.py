@@ -91,11 +91,17 @@ class Condition:
 
     def told(self, vectors: np.ndarray) -> dict[str, np.ndarray]:
         """What condition vectors (n, width) say of each property, (n,): its decile, 0 to 9, or the value itself."""
+        columns = self.numbers(vectors)
         if self.edges is None:
-            columns = vectors * self.scale + self.mean
-        else:
-            columns = vectors.reshape(len(vectors), len(self.properties), DECILES).argmax(axis=2)
-        return dict(zip(self.properties, columns.T.astype(np.float64), strict=True))
+            columns = columns * self.scale + self.mean
+        return dict(zip(self.properties, columns.T, strict=True))
+
+    def numbers(self, vectors: np.ndarray) -> np.ndarray:
+        """(n, properties) of condition vectors (n, width): the decile of each property, 0 to 9, or its distance from
+        the training mean in standard deviations."""
+        if self.edges is None:
+            return np.asarray(vectors, dtype=np.float64)
+        return vectors.reshape(len(vectors), len(self.properties), DECILES).argmax(axis=2).astype(np.float64)
 
     def facts(self) -> dict[str, Any]:
         """Plain values that :meth:`from_facts` takes, for a file."""

@@ -13,6 +13,7 @@ from voxtal.config import DensityConfig, VAEConfig
 from voxtal.data.dataset import DensityDataset
 from voxtal.errors import UserError
 from voxtal.models.build import record, restore
+from voxtal.models.code_density import CodeDensity
 from voxtal.models.ions_vae import Ions, IonsVAE
 from voxtal.models.unet import UNet
 from voxtal.models.vae import VAE, reparameterized
@@ -24,6 +25,9 @@ from voxtal.training.device import Arithmetic
 from voxtal.training.ion_losses import ion_errors, ion_losses
 from voxtal.training.losses import divergence, perceptual_loss
 from voxtal.training.maps_task import MapsTask
+
+_MOST_CODES = 2048
+"""Crystals whose codes are kept, at most."""
 
 
 def load_unet(path: Path, density: DensityConfig) -> UNet:
@@ -161,6 +165,22 @@ class IonsVAETask(VAETask):
         if self.unet is not None:
             dfc = self.deep_features(maps.batch(chosen).maps, self.network.maps_of(drawn))
         return self.weighed(ion_losses(drawn, ions), mean, log_variance, dfc)
+
+    @torch.no_grad()
+    def export(self) -> dict[str, Any]:
+        """With where the codes of each condition lie, by training structures that are not turned."""
+        step = self.training.rotations + 1
+        chosen = np.arange(0, len(self.training), step * -(-len(self.training.rows) // _MOST_CODES))
+        codes = []
+        self.network.eval()
+        for part in np.array_split(chosen, -(-len(chosen) // self.config.batch_size)):
+            ions, condition = self._ions(self.training, part)
+            mean, log_variance = self.network.encode(ions, condition)
+            codes.append([values.double().cpu().numpy() for values in (condition, mean, log_variance.exp())])
+        self.network.train()
+        density = CodeDensity.of(self.condition, *(np.concatenate(parts) for parts in zip(*codes, strict=True)))
+        saved = super().export()
+        return saved | {"facts": saved["facts"] | {"codes": density.facts()}}
 
     def score(self, chosen: np.ndarray) -> float:
         """Errors, not likelihoods: of elements that it is wrong about the network becomes the surer the longer it is
