@@ -90,7 +90,7 @@ class NodeSums:
 
 def join_node(
     rank: int, gathered: Callable[[object], list[Any]], patience: float
-) -> tuple[list[list[int]], list[socket.socket]]:
+) -> tuple[list[list[int]], list[socket.socket]] | None:
     """Connect the ranks of each node. Collective.
 
     Parameters
@@ -102,9 +102,12 @@ def join_node(
 
     Returns
     -------
-    The ranks of each node, rising; and the ``peers`` of this one, as :class:`NodeSums` wants them.
+    The ranks of each node, rising; and the ``peers`` of this one, as :class:`NodeSums` wants them. None where a rank's
+    system has no such memory.
     """
     nodes = gathered(_node_of_process())
+    if None in nodes:
+        return None
     nodes_ranks = [[other for other, at in enumerate(nodes) if at == node] for node in dict.fromkeys(nodes)]
     first, *others = next(ranks for ranks in nodes_ranks if rank in ranks)
     with socket.socket(socket.AF_UNIX) as listener:
@@ -122,9 +125,14 @@ def join_node(
         return nodes_ranks, [peer]
 
 
-def _node_of_process() -> str:
-    """The same for processes that can share memory: of one boot and one network namespace."""
-    return f"{Path('/proc/sys/kernel/random/boot_id').read_text().strip()} {os.readlink('/proc/self/ns/net')}"
+def _node_of_process() -> str | None:
+    """The same for processes that can share memory: of one boot and one network namespace. None but on Linux."""
+    if not hasattr(os, "memfd_create"):
+        return None
+    try:
+        return f"{Path('/proc/sys/kernel/random/boot_id').read_text().strip()} {os.readlink('/proc/self/ns/net')}"
+    except OSError:  # a container without /proc
+        return None
 
 
 def _accepted(listener: socket.socket, ranks: list[int]) -> list[socket.socket]:

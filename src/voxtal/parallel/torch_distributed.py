@@ -64,9 +64,10 @@ class TorchDistributed(DataParallel):
 
     def _on_processors(self) -> NodeSums | None:
         """Sums of what lies in the processors' memory; None leaves them to Gloo."""
-        if not hasattr(os, "memfd_create"):  # macOS
+        joined = join_node(self.rank, self._gathered, _PATIENCE.total_seconds())
+        if joined is None:
             return None
-        nodes, peers = join_node(self.rank, self._gathered, _PATIENCE.total_seconds())
+        nodes, peers = joined
         between = None
         if len(nodes) > 1:
             between = partial(dist.all_reduce, group=dist.new_group([ranks[0] for ranks in nodes], backend="gloo"))
