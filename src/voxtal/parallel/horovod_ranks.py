@@ -23,8 +23,8 @@ class HorovodRanks(DataParallel):
         # Horovod's thread asks the other ranks for news all the time, and Open MPI spins until they answer: where that
         # takes cores from the training itself, two ranks were as slow as one
         os.environ.setdefault("OMPI_MCA_mpi_yield_when_idle", "1")
-        # Horovod looks once a cycle for what all ranks have ready: its own 1 ms is much of a short step, and 0.2 ms takes
-        # time from the training
+        # Horovod looks once a cycle for what all ranks have ready: its own 1 ms is much of a short step, and 0.2 ms
+        # takes time from the training
         os.environ.setdefault("HOROVOD_CYCLE_TIME", "0.5")
         try:
             import horovod.torch as hvd
