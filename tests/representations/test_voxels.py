@@ -67,9 +67,18 @@ def structures(draw):
     return numbers, frac[:, order], cell[order]
 
 
+TWINS = (
+    np.array([8, 8], np.uint8),
+    np.array([[0.6953125, 0.25, 0.25], [1 / 3, 0.25, 0.25]]),
+    standard_cell(np.array([2.5, 2.5, 3.0]), np.array([60.0, 60.0, 60.0])),
+)
+"""Two atoms so close that their image has one maximum, in the very middle, on a grid point."""
+
+
 @pytest.mark.parametrize("settings", [LAPTOP, PAPER_COMPACT])
 @given(structure=structures())
 @example(structure=(np.array([72], np.uint8), np.zeros((1, 3)), 2.5 * np.eye(3)))
+@example(structure=TWINS)
 def test_any_structure_that_fits_comes_back(settings, structure):
     """Special cells and positions that the data files lack would fail in somebody's run."""
     try:

@@ -36,6 +36,9 @@ LAST_STEP_ANGSTROM = 3e-4
 STEP_HEIGHT = 1.6
 """Gain of the filter that makes Gaussians of balls of ones."""
 
+SAME_PLACE_ANGSTROM = 0.1
+"""An atom that is left over within this of one that was found is its twin: both lie beside the place."""
+
 COUPLED = 0.02
 """Atoms whose Gaussians overlap less than this (1 where they coincide) take their steps independently."""
 
@@ -79,7 +82,7 @@ def decode_sites(image: np.ndarray, grid: SitesGrid, threshold: float = THRESHOL
         hidden = _hidden(target, fit, threshold)
         if hidden is None:
             break
-        with_hidden = _settled(target, np.vstack([fit.positions, hidden]), np.append(fit.heights, 0.5), threshold)
+        with_hidden = _settled(target, _with_one_more(target, fit, hidden), np.append(fit.heights, 0.5), threshold)
         if with_hidden.heights.sum() < fit.heights.sum() + 0.75 * threshold:
             break  # one atom split in two, not another atom
         fit = with_hidden
@@ -319,6 +322,23 @@ def _hidden(target: _Target, fit: _Fit, threshold: float) -> np.ndarray | None:
     zeros[fit.index] = 0
     best = int(np.argmax(matched))
     return points[best] * grid.spacing if matched[best] > threshold / 2 else None
+
+
+def _with_one_more(target: _Target, fit: _Fit, hidden: np.ndarray) -> np.ndarray:
+    """Positions (n + 1, 3) to start from with another atom at ``hidden`` (3,).
+
+    Where it coincides with one that was found, this is the middle of two so close that they have one maximum. There no
+    gradient moves them apart, so they start on the axis along which most is left over.
+    """
+    positions = np.vstack([fit.positions, hidden])
+    away = np.linalg.norm(_steps_between(positions, target.grid.box)[-1, :-1], axis=1)
+    twin = int(np.argmin(away))
+    if away[twin] < SAME_PLACE_ANGSTROM:
+        steps = target.kernel.steps[:, 1:]
+        axes = np.linalg.eigh((steps * fit.residual[twin][:, None]).T @ steps)[1]
+        positions[-1] = positions[twin] - axes[:, -1] * target.grid.sigma / 2
+        positions[twin] += axes[:, -1] * target.grid.sigma / 2
+    return positions
 
 
 def _background(flat: np.ndarray) -> float:
