@@ -1,7 +1,7 @@
 """Sums over the ranks of a node, in memory that they share.
 
-Gloo hands a sum from thread to thread, and on cores that are busy training each may wait for the scheduler: 3 ms for
-what takes 0.05 ms of arithmetic, as much as a whole step of a small network (docs/results.md).
+Gloo hands a sum from thread to thread, and on cores that are busy training each may wait for the scheduler: as long as
+a whole step of a small network (benchmarks/all_reduce.py, docs/results.md).
 """
 
 from __future__ import annotations
