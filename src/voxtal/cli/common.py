@@ -117,10 +117,10 @@ def stop_signals() -> Iterator[None]:
             previous_report(unraisable)
 
     main_thread = threading.main_thread().ident or 0
-    previous_report, sys.unraisablehook = sys.unraisablehook, report_unless_stopped
     wanted = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
     heeded = [number for number in wanted if signal.getsignal(number) != signal.SIG_IGN]
     previous = {number: signal.signal(number, stop) for number in heeded}
+    previous_report, sys.unraisablehook = sys.unraisablehook, report_unless_stopped
     try:
         yield
     finally:

@@ -176,7 +176,7 @@ class MapsGenerator:
         noise = noise_of(self.seed, attempts, self.models.vae.latent)
         if self.request.around is not None:
             return self.anchors[0] + np.sqrt(self.request.variance) * noise
-        return random_codes(noise, self.models.condition, self.models.codes, self.vectors(attempts))
+        return _random_codes(noise, self.models.condition, self.models.codes, self.vectors(attempts))
 
     def _group(self, attempts: np.ndarray) -> StructureSet:
         conditions = self.vectors(attempts)
@@ -246,10 +246,12 @@ def latent_codes(run: Run, paths: RoundPaths, attempts: np.ndarray) -> np.ndarra
     condition = Condition.from_facts(saved["facts"]["condition"])
     nothing = np.zeros((0, len(condition.properties)))
     vectors = vectors_of(condition, MapsRequest(), seed, paths, nothing)(attempts)
-    return random_codes(noise_of(seed, attempts, saved["sizes"]["latent"]), condition, _code_density(saved), vectors)
+    return _random_codes(noise_of(seed, attempts, saved["sizes"]["latent"]), condition, _code_density(saved), vectors)
 
 
-def random_codes(noise: np.ndarray, condition: Condition, codes: CodeDensity | None, vectors: np.ndarray) -> np.ndarray:
+def _random_codes(
+    noise: np.ndarray, condition: Condition, codes: CodeDensity | None, vectors: np.ndarray
+) -> np.ndarray:
     """Codes (n, latent) of normal ``noise`` (n, latent) under condition ``vectors`` (n, width)."""
     return noise if codes is None else codes.draw(noise, condition.numbers(vectors))
 

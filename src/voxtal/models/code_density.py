@@ -7,9 +7,9 @@ thus gives crystals of every condition. Fitted after the training, as in P. Ghos
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any
 
 import numpy as np
@@ -19,6 +19,9 @@ from voxtal.structures.conditions import Condition
 
 _NEAR_DECILES, _NEAR_DEVIATIONS = 0.5, 0.25
 """How far apart conditions are that count as nearly the same."""
+
+_REMEMBERED = 128
+"""Gaussians that are kept: 32 kB each."""
 
 _ARRAYS = ("conditions", "means", "variances")
 
@@ -54,15 +57,7 @@ class CodeDensity:
 
         The covariance is drawn towards that of all codes, as if of as many crystals as a code has numbers.
         """
-        key = condition.tobytes()
-        if key not in self._gaussians:
-            squared = np.square((self.conditions - condition) / self.near).sum(1)
-            weights = np.exp(-0.5 * (squared - squared.min()))
-            weights /= weights.sum()
-            n, latent = 1 / np.square(weights).sum(), self.means.shape[1]
-            covariance = (n * self._covariance(weights) + latent * self._overall) / (n + latent)
-            self._gaussians[key] = weights @ self.means, np.linalg.cholesky(covariance)
-        return self._gaussians[key]
+        return self._remembered(tuple(condition.tolist()))
 
     def draw(self, noise: np.ndarray, conditions: np.ndarray) -> np.ndarray:
         """Codes (m, latent) float32 of normal ``noise`` (m, latent), under ``conditions`` (m, properties)."""
@@ -83,9 +78,17 @@ class CodeDensity:
         return cls(facts["near"], **{name: facts[name].numpy().astype(np.float64) for name in _ARRAYS})
 
     @cached_property
-    def _gaussians(self) -> dict[bytes, tuple[np.ndarray, np.ndarray]]:
-        """Those asked for so far, by their conditions."""
-        return {}
+    def _remembered(self) -> Callable[[tuple[float, ...]], tuple[np.ndarray, np.ndarray]]:
+        """Every block asks for the same deciles again; values differ from attempt to attempt, and are not all kept."""
+        return lru_cache(maxsize=_REMEMBERED)(self._fitted)
+
+    def _fitted(self, condition: tuple[float, ...]) -> tuple[np.ndarray, np.ndarray]:
+        squared = np.square((self.conditions - condition) / self.near).sum(1)
+        weights = np.exp(-0.5 * (squared - squared.min()))
+        weights /= weights.sum()
+        n, latent = 1 / np.square(weights).sum(), self.means.shape[1]
+        covariance = (n * self._covariance(weights) + latent * self._overall) / (n + latent)
+        return weights @ self.means, np.linalg.cholesky(covariance)
 
     @cached_property
     def _overall(self) -> np.ndarray:

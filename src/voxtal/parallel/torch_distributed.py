@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import shutil
 import subprocess
@@ -12,6 +13,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+import torch.distributed.nn.functional  # not later: its default arguments would keep the group
 from torch import Tensor
 
 from voxtal.errors import UserError
@@ -26,6 +28,7 @@ class TorchDistributed(DataParallel):
     """All ranks that torchrun or srun started."""
 
     name = "ddp"
+    _node_sums: NodeSums | None = None
 
     def __init__(self, launch: Launch, compression: str) -> None:
         if launch.launcher == "srun":
@@ -41,6 +44,7 @@ class TorchDistributed(DataParallel):
         backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
         with reaching_all_ranks(self.rank, self.size):
             dist.init_process_group(backend, rank=self.rank, world_size=self.size, timeout=_PATIENCE)
+            atexit.register(self.close)  # Gloo's threads abort a process whose Python ends before them
             self._node_sums = self._on_processors()
 
     def bcast(self, value: Any, root: int = 0) -> Any:
@@ -52,7 +56,9 @@ class TorchDistributed(DataParallel):
     def close(self) -> None:
         if self._node_sums:
             self._node_sums.close()
-        dist.destroy_process_group()
+            self._node_sums = None  # it has a group of its own
+        if dist.is_initialized():
+            dist.destroy_process_group()
 
     def _summed(self, tensor: Tensor) -> Tensor:
         with reaching_all_ranks(self.rank, self.size):
