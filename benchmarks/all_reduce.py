@@ -30,7 +30,9 @@ LENGTHS = (1_000, 38_000, 1_500_000)
 """float32: losses, the gradients of a network of cells, those of one of sites."""
 
 
-def milliseconds(work: Callable[[torch.Tensor], object], n: int, arguments: argparse.Namespace) -> list[float]:
+def milliseconds(
+    work: Callable[[list[torch.Tensor], torch.dtype], object], n: int, arguments: argparse.Namespace
+) -> list[float]:
     """Median and 90th percentile."""
     vector, spent = torch.zeros(n), []
     for _ in range(arguments.repeats):
@@ -38,7 +40,7 @@ def milliseconds(work: Callable[[torch.Tensor], object], n: int, arguments: argp
         while time.perf_counter() < end:
             pass
         began = time.perf_counter()
-        work(vector)
+        work([vector], vector.dtype)
         spent.append(1e3 * (time.perf_counter() - began))
     return np.percentile(spent[10:], [50, 90]).tolist()
 
@@ -49,9 +51,7 @@ def measure(arguments: argparse.Namespace) -> None:
     ranks: Any = data_parallel("ddp")
     by_gloo = copy.copy(ranks)
     by_gloo._node_sums = None
-    found = [
-        [*milliseconds(by_gloo._summed, n, arguments), *milliseconds(ranks._summed, n, arguments)] for n in LENGTHS
-    ]
+    found = [[*milliseconds(by_gloo.sum, n, arguments), *milliseconds(ranks.sum, n, arguments)] for n in LENGTHS]
     if ranks.rank == 0:
         print(json.dumps(found))
     ranks.close()

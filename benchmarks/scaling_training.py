@@ -81,8 +81,8 @@ def measure(arguments: argparse.Namespace) -> None:
     model = arguments.models[0]
     parallel: Any = data_parallel("auto", os.environ.get("COMPRESSION", "none"))
     spent = [0.0]
-    average = reduce_each_tensor if "TENSORS" in os.environ else parallel._average_gradients
-    parallel._average_gradients = timed(average, spent)
+    average = reduce_each_tensor if "TENSORS" in os.environ else parallel._sum_gradients
+    parallel._sum_gradients = timed(average, spent)
     section = f"train.{section_of(model).replace('-', '_')}"
     batch = arguments.batch or train_config(arguments, model).batch_size
     batch *= parallel.size if arguments.scaling == "weak" else 1

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import pytest
 import torch
@@ -31,9 +31,9 @@ def test_shares_make_up_the_batch(size: int, extra: int) -> None:
     total = size + extra
     shares = [parallel.split(total) for parallel in ranks_of(size)]
     assert [row for share in shares for row in share.of(list(range(total)))] == list(range(total))
-    assert sum(share.weight for share in shares) == pytest.approx(size)
+    assert sum(share.weight for share in shares) == pytest.approx(1)
     values = torch.randn(total, dtype=torch.float64)
-    mean = sum(share.of(values).mean() * share.weight for share in shares) / size
+    mean = sum(share.of(values).mean() * share.weight for share in shares)
     assert mean == pytest.approx(float(values.mean()), abs=1e-12)
 
 
@@ -84,10 +84,12 @@ def test_dropout_is_that_of_the_whole_batch() -> None:
     assert 0.5 < float((whole > 0).float().mean()) < 0.9
 
 
-@pytest.mark.parametrize("dimensions", [2, 3])
-def test_batch_norm_is_torchs(dimensions: int) -> None:
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last, torch.channels_last_3d])
+def test_batch_norm_is_torchs(layout: torch.memory_format, dtype: torch.dtype) -> None:
     """Values, gradients or running statistics of published networks would depend on the number of ranks."""
-    x = torch.randn(6, 4, *[5] * dimensions)
+    dimensions = 3 if layout is torch.channels_last_3d else 2
+    x = (torch.randn(6, 4, *[5] * dimensions) + 3).to(dtype, memory_format=layout)
     ours = _GlobalBatchNorm(4)
     theirs: torch.nn.Module = {2: torch.nn.BatchNorm2d, 3: torch.nn.BatchNorm3d}[dimensions](4)
     ours.parallel = DataParallel()
@@ -96,13 +98,51 @@ def test_batch_norm_is_torchs(dimensions: int) -> None:
         layer.zero_grad()
         torch.nn.init.uniform_(layer.weight, generator=torch.Generator().manual_seed(0))
         given = x.clone().requires_grad_()
-        layer(given).pow(3).sum().backward()
+        layer.result = layer(given)
+        layer.result.pow(3).sum().backward()
         layer.grad_of_input = given.grad
+    coarse = {} if dtype == torch.float32 else {"atol": 0.1, "rtol": 0.02}
+    torch.testing.assert_close(ours.result, theirs.result, **(coarse or {"atol": 1e-5, "rtol": 1e-5}))
     for name, value in theirs.state_dict().items():
         torch.testing.assert_close(ours.state_dict()[name], value)
-    torch.testing.assert_close(ours.grad_of_input, theirs.grad_of_input, atol=1e-5, rtol=1e-4)
-    torch.testing.assert_close(ours.weight.grad, theirs.weight.grad, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(ours.grad_of_input, theirs.grad_of_input, **(coarse or {"atol": 1e-5, "rtol": 1e-4}))
+    torch.testing.assert_close(ours.weight.grad, theirs.weight.grad, **(coarse or {"atol": 1e-4, "rtol": 1e-4}))
     torch.testing.assert_close(ours.eval()(x), theirs.eval()(x))
+
+
+@pytest.mark.parametrize(
+    "layout",
+    [
+        lambda x: x,
+        lambda x: x.contiguous(memory_format=torch.channels_last),
+        lambda x: x.transpose(0, 1),
+        lambda x: x[:, :1],
+        lambda x: x[..., ::2],
+        lambda x: x[:1, :1].expand(2, 3, -1, -1),
+        lambda x: x.sum().expand(2, 3, 4, 5),
+        lambda x: x[1, 2, 3, 4],
+        lambda x: x[:0],
+    ],
+)
+@pytest.mark.parametrize("compression", ["none", "fp16"])
+def test_gradients_keep_their_places(layout: Callable[[torch.Tensor], torch.Tensor], compression: str) -> None:
+    """One summed in another order than it is read in, or with its neighbours' numbers, moves the wrong weights."""
+    gradients = [
+        layout(torch.randint(-9, 9, (2, 3, 4, 5)).float()),
+        torch.ones(7),
+        torch.randint(-9, 9, (3, 2)).float().T,
+    ]
+    parameters = [torch.nn.Parameter(torch.zeros(gradient.shape)) for gradient in gradients]
+    for parameter, gradient in zip(parameters, gradients, strict=True):
+        parameter.grad = gradient
+    parallel = DataParallel()
+    parallel.size, parallel.compression = 2, compression
+    parallel.sum = lambda parts, dtype: 2 * torch.cat(list(parts)).to(dtype)  # type: ignore[method-assign]
+    optimizer = torch.optim.SGD(parameters, lr=1.0)
+    parallel.prepare([], [optimizer])
+    optimizer.step()
+    for parameter, gradient in zip(parameters, gradients, strict=True):
+        assert torch.equal(parameter.detach(), -2 * gradient)
 
 
 def test_batch_that_is_too_small_says_so() -> None:

@@ -1,19 +1,19 @@
 """Data parallelism: each rank takes its share of every batch, and all take the same step.
 
 Tasks are handed a :class:`DataParallel`. They ask it for the rank's share of a batch, draw their noise through it and
-multiply their loss with the share's weight; gradients are averaged when a prepared optimizer steps. The result is that
+multiply their loss with the share's weight; gradients are summed when a prepared optimizer steps. The result is that
 of one process but for the order of sums.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -32,7 +32,7 @@ class Share:
     last: int
     total: int
     weight: float
-    """Of the mean over this share, in the mean over all ranks' means: 1 where all shares are equal."""
+    """Of the mean over this share, in the mean over the batch."""
 
     def of(self, rows: Any) -> Any:
         """The share's part of something that has all rows of the batch."""
@@ -104,36 +104,34 @@ class DataParallel:
                 "or raise batch_size of this model."
             )
         first, last = (total * rank // self.size for rank in (self.rank, self.rank + 1))
-        self.batch = Share(first, last, total, (last - first) * self.size / total)
+        self.batch = Share(first, last, total, (last - first) / total)
         return self.batch
 
     def prepare(self, modules: Iterable[nn.Module], optimizers: Iterable[torch.optim.Optimizer]) -> None:
-        """Make ``modules`` see whole batches where that matters, and ``optimizers`` step by averaged gradients."""
+        """Make ``modules`` see whole batches where that matters, and ``optimizers`` step by their gradients."""
         for module in modules:
             globalize(module, self)
         if self.size > 1:
             for optimizer in optimizers:
-                optimizer.register_step_pre_hook(lambda opt, _args, _kwargs: self._average_gradients(opt))
+                optimizer.register_step_pre_hook(lambda opt, _args, _kwargs: self._sum_gradients(opt))
 
-    def _average_gradients(self, optimizer: torch.optim.Optimizer) -> None:
+    def _sum_gradients(self, optimizer: torch.optim.Optimizer) -> None:
+        """Give ``optimizer`` the gradients of the whole batch. They are of use until the next ones are summed."""
         parameters = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
-        orders = [_order_in_memory(p.grad) for p in parameters]
-        gradients = [p.grad.permute(order) for p, order in zip(parameters, orders, strict=True)]
-        flat = torch.cat([gradient.reshape(-1) for gradient in gradients]).div_(self.size)
-        if self.compression == "fp16":
-            flat.copy_(self._summed(flat.half()))
-        else:
-            flat = self._summed(flat)
-        means = flat.split([gradient.numel() for gradient in gradients])
-        for parameter, order, gradient, mean in zip(parameters, orders, gradients, means, strict=True):
-            parameter.grad = mean.view_as(gradient).permute(np.argsort(order).tolist())
+        gradients = [_in_one_block(p.grad) for p in parameters]
+        sizes = [gradient.numel() for gradient in gradients]
+        dtype = torch.float16 if self.compression == "fp16" else gradients[0].dtype
+        flat = [gradient.as_strided((size,), (1,)) for gradient, size in zip(gradients, sizes, strict=True)]
+        sums = self.sum(flat, dtype).to(gradients[0].dtype).split(sizes)
+        for parameter, gradient, total in zip(parameters, gradients, sums, strict=True):
+            parameter.grad = total.as_strided(gradient.shape, gradient.stride())
 
     def mean(self, values: Mapping[str, float]) -> dict[str, float]:
         """Mean over all ranks of each value, by share of the batch. Collective."""
         if self.size == 1:
             return dict(values)
-        own = torch.tensor(list(values.values()), dtype=torch.float64) * self.batch.weight / self.size
-        return dict(zip(values, self._summed(own).tolist(), strict=True))
+        own = torch.tensor(list(values.values()), dtype=torch.float64) * self.batch.weight
+        return dict(zip(values, self.sum([own], own.dtype).tolist(), strict=True))
 
     def bcast(self, value: Any, root: int = 0) -> Any:
         """``value`` of rank ``root`` on every rank; it is pickled. Collective."""
@@ -146,29 +144,24 @@ class DataParallel:
     def close(self) -> None:
         """Part from the other ranks, when all is done. Collective."""
 
-    def differentiable_sum(self, tensor: Tensor) -> Tensor:
-        """Sum over all ranks; so is its gradient. Collective."""
-        return _Sum.apply(tensor, self._summed) if self.size > 1 else tensor
-
-    def _summed(self, tensor: Tensor) -> Tensor:
-        """Sum over all ranks, maybe in place. Collective."""
-        return tensor
+    def sum(self, parts: Sequence[Tensor], dtype: torch.dtype) -> Tensor:
+        """Sum over all ranks of flat ``parts``, one after the other (n,); it lasts until the next sum. Collective."""
+        return torch.cat(list(parts)).to(dtype)
 
 
-class _Sum(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, tensor: Tensor, summed: Callable[[Tensor], Tensor]) -> Tensor:
-        ctx.summed = summed
-        return summed(tensor.clone(memory_format=torch.contiguous_format))
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
-        return ctx.summed(gradient.clone(memory_format=torch.contiguous_format)), None
+def _in_one_block(tensor: Tensor) -> Tensor:
+    """With every place of its memory taken once, in whatever order of axes: a channels-last tensor is left as it is."""
+    return tensor if _is_one_block(tensor.shape, tensor.stride()) else tensor.contiguous()
 
 
-def _order_in_memory(tensor: Tensor) -> list[int]:
-    """Axes of ``tensor`` in the order of its memory: a channels-last one is then copied as a block."""
-    return sorted(range(tensor.dim()), key=tensor.stride, reverse=True)
+@lru_cache(maxsize=1024)
+def _is_one_block(shape: tuple[int, ...], strides: tuple[int, ...]) -> bool:
+    expected = 1
+    for stride, length in sorted(zip(strides, shape, strict=True)):
+        if length != 1 and stride != expected:
+            return False
+        expected *= length
+    return True
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -54,8 +55,8 @@ class HorovodRanks(DataParallel):
     def close(self) -> None:
         self._hvd.shutdown()
 
-    def _summed(self, tensor: Tensor) -> Tensor:
+    def sum(self, parts: Sequence[Tensor], dtype: torch.dtype) -> Tensor:
+        total = torch.cat(list(parts)).to(dtype)
         with reaching_all_ranks(self.rank, self.size):
-            # a name of its own for every call would make the ranks negotiate each anew: the next of this shape is known
-            name = f"sum-{tensor.dtype}-{'x'.join(map(str, tensor.shape))}"
-            return self._hvd.allreduce_(tensor, op=self._hvd.Sum, name=name)
+            # a name of its own for every call would make the ranks negotiate each anew: this length's next is known
+            return self._hvd.allreduce_(total, op=self._hvd.Sum, name=f"sum-{dtype}-{len(total)}")

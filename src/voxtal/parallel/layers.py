@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 if TYPE_CHECKING:
     from voxtal.parallel.data_parallel import DataParallel
@@ -50,21 +51,64 @@ class _GlobalBatchNorm(nn.BatchNorm2d):
     def forward(self, x: Tensor) -> Tensor:
         if not self.training:
             return super().forward(x)
-        rest = (0, *range(2, x.dim()))
-        shape = (-1, *[1] * (x.dim() - 2))
         n = self.parallel.batch.total * x[0, 0].numel()
-        mean = self.parallel.differentiable_sum(x.sum(rest) / n)
-        x = x - mean.view(shape)
-        variance = self.parallel.differentiable_sum(x.square().sum(rest) / n)
-        assert self.running_mean is not None
-        assert self.running_var is not None
         with torch.no_grad():
+            mean, variance = self._of_whole_batch(x, n)
+            assert self.running_mean is not None
+            assert self.running_var is not None
             self.running_mean.lerp_(mean, self.momentum or 0.0)
             self.running_var.lerp_(variance * (n / (n - 1)), self.momentum or 0.0)
             if self.num_batches_tracked is not None:
                 self.num_batches_tracked.add_(1)
-        scale = torch.rsqrt(variance + self.eps) * self.weight
-        return x * scale.view(shape) + self.bias.view(shape)
+        return _Normalized.apply(x, self.weight, self.bias, mean, variance, self.eps, n, self.parallel)
+
+    def _of_whole_batch(self, x: Tensor, n: int) -> tuple[Tensor, Tensor]:
+        """Mean and variance (channels,) of ``n`` numbers a channel, of which ``x`` holds some."""
+        # three times as fast as torch.var_mean; of bfloat16 it would be as coarse
+        found = torch.batch_norm_update_stats(x.to(self.weight.dtype), None, None, 0.0)
+        own_mean, own_variance = (own.double() for own in found)
+        share = x.numel() / x.shape[1] / n
+        moments = self.parallel.sum([own_mean * share, (own_variance + own_mean.square()) * share], torch.float64)
+        mean, square = moments.clone().chunk(2)
+        return mean.to(self.weight.dtype), (square - mean.square()).clamp_(min=0).to(self.weight.dtype)
 
     def _check_input_dim(self, x: Tensor) -> None:
         pass
+
+
+class _Normalized(torch.autograd.Function):
+    """``x`` normalized by the ``mean`` and ``variance`` (channels,) of ``n`` numbers a channel on all ranks.
+
+    Both depend on ``x``, and on that of the other ranks: S. Ioffe, C. Szegedy, arXiv:1502.03167, section 3.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x: Tensor,
+        weight: Tensor,
+        bias: Tensor,
+        mean: Tensor,
+        variance: Tensor,
+        eps: float,
+        n: int,
+        parallel: DataParallel,
+    ) -> Tensor:
+        ctx.save_for_backward(x, weight, mean, variance)
+        ctx.eps, ctx.n, ctx.parallel = eps, n, parallel
+        return nn.functional.batch_norm(x, mean, variance, weight, bias, training=False, eps=eps)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight, mean, variance = ctx.saved_tensors
+        of_x, of_weight, of_bias = torch.ops.aten.native_batch_norm_backward(
+            gradient, x, weight, mean, variance, None, None, False, ctx.eps, [True, True, True]
+        )  # of constant statistics
+        of_all_weights, of_all_biases = ctx.parallel.sum([of_weight, of_bias], of_weight.dtype).clone().chunk(2)
+        scale = torch.rsqrt(variance + ctx.eps)
+        slope = -weight * scale.square() * of_all_weights / ctx.n
+        offset = -weight * scale * of_all_biases / ctx.n - slope * mean
+        shape = (-1, *[1] * (x.dim() - 2))
+        of_x.addcmul_(x, slope.view(shape)).add_(offset.view(shape))
+        return of_x, of_weight, of_bias, *[None] * 5

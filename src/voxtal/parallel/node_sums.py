@@ -10,6 +10,7 @@ import mmap
 import os
 import socket
 import struct
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,8 +18,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-PIECE_BYTES = 4 << 20
-"""What is summed at once: it bounds the memory."""
+_POLLED_SECONDS = 5e-4
+"""A core that falls asleep while a process waits takes a tenth of a millisecond to wake up."""
 _READY = b"."
 _RANK = struct.Struct("=q")
 _CREDENTIALS = struct.Struct("=3i")
@@ -51,24 +52,23 @@ class NodeSums:
         between_nodes: Callable[[Tensor], object] | None = None,
     ) -> None:
         self.rank, self.size, self._peers, self._between_nodes = rank, size, peers, between_nodes
-        self._places = _shared_memory(rank, peers, 2 * size * PIECE_BYTES).view(2, size, PIECE_BYTES)
-        self._turn = 0
+        self._memory, self._turn = self._room_for(1), 0
 
-    def sum_(self, tensor: Tensor) -> None:
-        """Replace a contiguous ``tensor`` on the CPU by its sum, the same on all ranks to the last bit."""
-        for piece in tensor.view(-1).split(PIECE_BYTES // tensor.element_size()):
-            self._sum_piece(piece)
+    def sum(self, parts: Sequence[Tensor], dtype: torch.dtype) -> Tensor:
+        """Sum over all ranks of flat ``parts`` on the CPU, one after the other.
 
-    def close(self) -> None:
-        for peer in self._peers:
-            peer.close()
-
-    def _sum_piece(self, piece: Tensor) -> None:
+        Returns
+        -------
+        Tensor
+            (n,), the same on all ranks to the last bit. It lies in the shared memory: others may read what is written
+            into it, and the next sum but one is written over it.
+        """
+        n = sum(part.numel() for part in parts)
         self._turn = 1 - self._turn  # the other places may still be read by a slower rank
-        places = self._places[self._turn].view(piece.dtype)[:, : len(piece)]
-        places[self.rank].copy_(piece)
+        places = self._places(n, dtype)
+        torch.cat(list(parts), out=places[self.rank])
         self._wait_for_all()
-        first, last = (len(piece) * rank // self.size for rank in (self.rank, self.rank + 1))
+        first, last = (n * rank // self.size for rank in (self.rank, self.rank + 1))
         for other in places[1:]:  # each rank sums a part
             places[0, first:last] += other[first:last]
         self._wait_for_all()
@@ -76,7 +76,23 @@ class NodeSums:
             if self.rank == 0:
                 self._between_nodes(places[0])
             self._wait_for_all()
-        piece.copy_(places[0])
+        return places[0]
+
+    def close(self) -> None:
+        for peer in self._peers:
+            peer.close()
+
+    def _places(self, n: int, dtype: torch.dtype) -> Tensor:
+        """One for each rank (size, n)."""
+        n_bytes = n * dtype.itemsize
+        if n_bytes > self._memory.shape[-1]:
+            self._memory = self._room_for(n_bytes)
+        return self._memory[self._turn, :, :n_bytes].view(dtype)
+
+    def _room_for(self, n_bytes: int) -> Tensor:
+        """Two places for each rank (2, size, at least n_bytes)."""
+        room = -(-n_bytes // mmap.PAGESIZE) * mmap.PAGESIZE
+        return _shared_memory(self.rank, self._peers, 2 * self.size * room).view(2, self.size, room)
 
     def _wait_for_all(self) -> None:
         if self.rank == 0:
@@ -169,7 +185,15 @@ def _shared_memory(rank: int, peers: Sequence[socket.socket], n_bytes: int) -> T
 
 
 def _received(peer: socket.socket, n_bytes: int, who: str) -> bytes:
-    message = peer.recv(n_bytes, socket.MSG_WAITALL)
+    end = time.perf_counter() + _POLLED_SECONDS
+    while time.perf_counter() < end:
+        try:
+            message = os.read(peer.fileno(), n_bytes)
+            break
+        except BlockingIOError:  # never from the socket itself, which waits
+            os.sched_yield()
+    else:
+        message = peer.recv(n_bytes, socket.MSG_WAITALL)
     if len(message) < n_bytes:
         raise ConnectionError(f"{who} closed its connection")
     return message

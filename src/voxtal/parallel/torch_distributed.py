@@ -6,7 +6,7 @@ import atexit
 import os
 import shutil
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from functools import partial
 from typing import Any
@@ -60,13 +60,13 @@ class TorchDistributed(DataParallel):
         if dist.is_initialized():
             dist.destroy_process_group()
 
-    def _summed(self, tensor: Tensor) -> Tensor:
+    def sum(self, parts: Sequence[Tensor], dtype: torch.dtype) -> Tensor:
         with reaching_all_ranks(self.rank, self.size):
-            if self._node_sums and tensor.device.type == "cpu":
-                self._node_sums.sum_(tensor)
-            else:
-                dist.all_reduce(tensor)
-        return tensor
+            if self._node_sums and parts[0].device.type == "cpu":
+                return self._node_sums.sum(parts, dtype)
+            total = torch.cat(list(parts)).to(dtype)
+            dist.all_reduce(total)
+            return total
 
     def _on_processors(self) -> NodeSums | None:
         """Sums of what lies in the processors' memory; None leaves them to Gloo."""
