@@ -14,6 +14,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
 
 from voxtal.errors import Interrupted, UserError
 from voxtal.parallel.data_parallel import DataParallel
@@ -234,17 +235,29 @@ def test_a_stop_between_validations_does_not_choose_other_weights(tmp_path: Path
     assert torch.equal(weight(folder), reference.export()["weight"])
 
 
-@given(n=st.integers(1, 40), batch=st.integers(1, 50), epoch=st.integers(0, 3), seed=st.integers(0, 5))
-def test_an_epoch_shows_no_row_twice(n: int, batch: int, epoch: int, seed: int) -> None:
+@given(
+    n=st.integers(1, 40), batch=st.integers(1, 50), epoch=st.integers(0, 3), seed=st.integers(0, 5), even=st.booleans()
+)
+def test_an_epoch_shows_no_row_twice(n: int, batch: int, epoch: int, seed: int, even: bool) -> None:
     """Rows that come up more often than others, or a batch that is empty."""
     size = min(n, batch)
     per_epoch = n // size
-    rows = [batch_rows(n, batch, epoch * per_epoch + i, seed) for i in range(per_epoch)]
+    work = np.arange(n) % 7 if even else None
+    rows = [batch_rows(n, batch, epoch * per_epoch + i, seed, work) for i in range(per_epoch)]
     assert all(len(chosen) == size for chosen in rows)
     seen = np.concatenate(rows)
     assert len(np.unique(seen)) == len(seen) == per_epoch * size
     assert seen.min() >= 0
     assert seen.max() < n
+
+
+@given(work=hnp.arrays(np.int64, 64, elements=st.integers(1, 500)), ranks=st.sampled_from([2, 4, 8]))
+def test_ranks_have_even_work(work: np.ndarray, ranks: int) -> None:
+    """All wait in every step for the rank with the largest crystals."""
+    rows = batch_rows(64, 64, 0, 0, work)
+    assert sorted(rows) == list(range(64))
+    shares = work[rows].reshape(ranks, -1).sum(1)
+    assert shares.max() - shares.min() <= 2 * (work.max() - work.min())
 
 
 def test_learning_rate_rises_and_falls() -> None:

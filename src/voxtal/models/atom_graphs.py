@@ -72,6 +72,11 @@ class AtomGraphs:
     def __len__(self) -> int:
         return len(self.offsets) - 1
 
+    @property
+    def n_edges(self) -> Tensor:
+        """(n,) of each crystal."""
+        return self.starts[self.offsets].diff()
+
     def batch(self, rows: Tensor) -> AtomGraph:
         """The crystals at ``rows`` (batch,)."""
         rows = rows.to(self.device)

@@ -90,6 +90,7 @@ class CGCNNTask:
         self.modules: Mapping[str, nn.Module] = {"network": self.network, "average": self.average}
         self.optimizers: Mapping[str, torch.optim.Optimizer] = {"network": self.optimizer}
         self.config, self.steps, self.seed, self.parallel = config, config.steps, seed, parallel
+        self.work = graphs.n_edges.cpu().numpy()[self.training]
         self.graphs, self.facts, self.transferred = graphs, dict(facts), start is not None
         self.targets = torch.from_numpy(targets.astype(np.float32)).to(arithmetic.device)
 
@@ -99,7 +100,7 @@ class CGCNNTask:
         else:
             for group in self.optimizer.param_groups:
                 group["lr"] = cosine_rate(self.config.learning_rate, index, self.steps)
-        rows = self.training[batch_rows(len(self.training), self.config.batch_size, index, self.seed)]
+        rows = self.training[batch_rows(len(self.training), self.config.batch_size, index, self.seed, self.work)]
         share = self.parallel.split(len(rows))
         own = torch.from_numpy(share.of(rows)).to(self.targets.device)
         outputs = self.network.outputs(self.graphs.batch(own))

@@ -58,6 +58,10 @@ class TurnedMaps:
         maps = torch.cat([density[:, None], coordinates(read, self.device)], dim=1)
         return MapBatch(rows, maps, torch.from_numpy(read.species).to(self.device).long())
 
+    def atom_counts(self) -> np.ndarray:
+        """(len(self),) atoms that each map shows."""
+        return np.repeat(self.dataset.atom_counts(self.rows), self.rotations + 1)
+
     def crystals(self, chosen: np.ndarray) -> tuple[np.ndarray, list[Crystal]]:
         """Structures (b,) of the data set at ``chosen`` (b,), and what their maps show."""
         rows, rotations = self._located(chosen)

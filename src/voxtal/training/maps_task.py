@@ -55,6 +55,7 @@ class MapsTask(ABC):
         self.config, self.steps, self.seed = config, steps, seed
         self.arithmetic, self.parallel = arithmetic, parallel
         self.training = TurnedMaps(dataset, training, config.rotations, seed, arithmetic.device)
+        self.work = self.training.atom_counts()
         self.validation = TurnedMaps(dataset, validation[:VALIDATED], 0, seed, arithmetic.device)
 
     @abstractmethod
@@ -69,7 +70,7 @@ class MapsTask(ABC):
         """What ``best.pt`` holds."""
 
     def step(self, index: int, rng: np.random.Generator) -> dict[str, float]:
-        chosen = batch_rows(len(self.training), self.config.batch_size, index, self.seed)
+        chosen = batch_rows(len(self.training), self.config.batch_size, index, self.seed, self.work)
         share = self.parallel.split(len(chosen))
         if not self.published:
             for group in self.optimizer.param_groups:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -165,13 +165,32 @@ def is_whole(folder: Path) -> bool:
     return (folder / "best.pt").is_file() and not begun
 
 
-def batch_rows(n: int, batch_size: int, index: int, seed: int) -> np.ndarray:
-    """Rows (batch,) of step ``index``: epochs are permutations of ``n`` rows, the incomplete batch left out."""
+def batch_rows(n: int, batch_size: int, index: int, seed: int, work: np.ndarray | None = None) -> np.ndarray:
+    """Rows (batch,) of step ``index``: epochs are permutations of ``n`` rows, the incomplete batch left out.
+
+    With the ``work`` (n,) that each row makes, they are in an order whose parts make about the same, whatever the
+    number of ranks that they are shared by: all wait for the one with the most.
+    """
     size = min(n, batch_size)
     per_epoch = n // size
     epoch, position = divmod(index, per_epoch)
-    order = np.random.default_rng([seed, epoch]).permutation(n)
-    return order[position * size : (position + 1) * size]
+    order = _permutation(n, seed, epoch)
+    rows = order[position * size : (position + 1) * size]
+    return rows if work is None else rows[np.argsort(work[rows], kind="stable")][_dealt(size)]
+
+
+@lru_cache(maxsize=4)
+def _permutation(n: int, seed: int, epoch: int) -> np.ndarray:
+    return np.random.default_rng([seed, epoch]).permutation(n)
+
+
+@lru_cache(maxsize=4)
+def _dealt(n: int) -> np.ndarray:
+    """0 to n - 1 as dealt to and fro: one half has 0, 3, 4, 7 and so on, the other 1, 2, 5, 6, and each is dealt again.
+    That is the order of their Gray codes' bits, read backwards."""
+    gray = np.arange(n) ^ np.arange(n) >> 1
+    bits = gray[:, None] >> np.arange(max(1, (n - 1).bit_length())) & 1
+    return np.lexsort(bits.T[::-1])
 
 
 def descend(loss: Tensor, optimizer: torch.optim.Optimizer, share: Share) -> None:
