@@ -23,7 +23,7 @@ from voxtal.parallel.communicator import on_root
 from voxtal.parallel.data_parallel import DataParallel, Share
 from voxtal.runs import read_json, write_json
 from voxtal.training.checkpoint import load_checkpoint, save, save_checkpoint
-from voxtal.training.device import device_name, threads_for
+from voxtal.training.device import device_name, keep_freed_memory, threads_for
 from voxtal.training.metrics import Metrics
 
 LOG_EVERY_STEPS = 10
@@ -80,6 +80,7 @@ def train(
     UserError
         The folder holds a checkpoint of other data or settings.
     """
+    keep_freed_memory()
     parallel = task.parallel
     parallel.prepare(task.modules.values(), task.optimizers.values())
     start, best, seconds = _resume(task, on_root(parallel, lambda: _checkpoint(folder, fingerprint)))
