@@ -190,7 +190,7 @@ def _received(peer: socket.socket, n_bytes: int, who: str) -> bytes:
         try:
             message = os.read(peer.fileno(), n_bytes)
             break
-        except BlockingIOError:  # never from the socket itself, which waits
+        except BlockingIOError:  # as the socket's own recv would, only after its timeout
             os.sched_yield()
     else:
         message = peer.recv(n_bytes, socket.MSG_WAITALL)
