@@ -15,8 +15,9 @@ from typer.testing import CliRunner, Result
 
 from tests.cli.test_round import SUMMARY_KEYS, candidate_rows, finish, losses, make_run, start_round
 from voxtal.cli.main import build_app
-from voxtal.config import write_config
+from voxtal.config import load_config, write_config
 from voxtal.errors import UserError
+from voxtal.generation.bases import find_bases
 from voxtal.generation.blocks import ATTEMPT
 from voxtal.runs import Run, read_json
 from voxtal.structures.structure_set import REASON, StructureSet
@@ -120,6 +121,23 @@ def test_attempts_around_a_compound_and_what_is_left_of_them(maps_run: Run) -> N
     assert "anonymous formula AB" in answer.output
     assert len(list((root / "cif").glob("*.cif"))) == valid
     assert not maps_run.round(0).candidates.exists()
+
+
+def test_attempts_around_a_file_with_a_packed_model(maps_run: Run, tmp_path: Path) -> None:
+    """The file would stay in its primitive cell, or attempts be lost to a training set that is not there."""
+    gold = tmp_path / "gold.cif"
+    primitive = Structure(Lattice.from_parameters(2.9, 2.9, 2.9, 60, 60, 60), ["Au"], [[0, 0, 0]])
+    CifWriter(primitive).write_file(gold)
+    answer = voxtal(maps_run.root, "export", "-o", str(tmp_path / "model"))
+    assert answer.exit_code == 0, answer.output
+    model = Run(tmp_path / "model", load_config(tmp_path / "model" / "voxtal.toml"))
+    assert len(find_bases(model, model.round(0), [str(gold)])[0].row.numbers) == 4
+    asked = ["generate", "-n", "4", "--variance", "0.1", "-o", str(tmp_path / "attempts"), "--around"]
+    answer = voxtal(tmp_path / "model", *asked, str(gold))
+    assert answer.exit_code == 0, answer.output
+    assert "What is new among them cannot be told" in answer.output
+    answer = voxtal(tmp_path / "model", *asked, "m-3")
+    assert "structures.h5 is not there to find 'm-3' in; name a file" in str(answer.exception)
 
 
 def test_attempts_between_two_compounds(maps_run: Run) -> None:

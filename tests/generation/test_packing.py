@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from voxtal.generation.packing import pack
 from voxtal.generation.stage import generate
 from voxtal.runs import RoundPaths, Run
 from voxtal.structures.structure_set import REASON, StructureSet
-from voxtal.training.stages import GENERATORS
+from voxtal.training.stages import GENERATORS, train_model
 
 Progress = Callable[[str, int], Any]
 ATTEMPTS = 48
@@ -45,6 +46,25 @@ def test_the_same_attempts_as_the_run(generator: str, trained_run: Run, tmp_path
     assert elsewhere.read_bytes() == own.read_bytes()
     assert elsewhere.parent == tmp_path / "attempts"
     assert files_of(tmp_path / "model") == before  # an installed package cannot be written to
+
+
+@pytest.mark.parametrize("continuous", [False, True])
+def test_same_attempts_of_maps(continuous: bool, maps_run: Run, tmp_path: Path, quiet: Progress) -> None:
+    """Conditions take turns over structures that whoever is given the model does not have."""
+    paths = maps_run.round(0)
+    if continuous:
+        overrides = ["train.vae.continuous_condition=true", "train.vae.steps=20"]
+        maps_run = Run(maps_run.root, load_config(maps_run.root / "voxtal.toml", overrides))
+        shutil.rmtree(paths.train("vae"))
+        train_model(maps_run, paths, "vae", quiet)
+    pack(maps_run, paths, tmp_path / "model", half=False)
+    assert files_of(tmp_path / "model") == [
+        "round-000/train/cgcnn/best.pt",
+        "round-000/train/vae/best.pt",
+        "voxtal.toml",
+    ]
+    elsewhere = attempts_of(tmp_path / "model", tmp_path / "attempts", quiet)
+    assert elsewhere.read_bytes() == generate(maps_run, paths, ATTEMPTS, quiet).read_bytes()
 
 
 def test_half_precision_changes_little(trained_run: Run, tmp_path: Path, quiet: Progress) -> None:

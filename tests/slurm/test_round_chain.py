@@ -12,22 +12,32 @@ import pytest
 from voxtal.config import build_config, write_config
 from voxtal.runs import Run, read_json
 from voxtal.structures.structure_set import StructureSet
+from voxtal.training.stages import models_of
+from voxtal.training.trainer import is_whole
 
 from .conftest import Cluster
 
 pytestmark = pytest.mark.slow
 
 
+@pytest.mark.parametrize("generator", ["ccdcgan", "icsg3d"])
 def test_chain_runs_through_and_the_array_shares_the_candidates(
-    cluster: Cluster, tmp_path: Path, tiny: dict[str, Any], copper_gold: list[Any]
+    generator: str,
+    cluster: Cluster,
+    tmp_path: Path,
+    tiny: dict[str, Any],
+    maps_tree: dict[str, Any],
+    copper_gold: list[Any],
+    golden_cubes: list[Any],
 ) -> None:
     """A stage would start before the one that it reads from, or candidates would be relaxed twice or not at all."""
-    tree = tiny | {
-        "structures": tiny["structures"] | {"source": "given.json"},
+    tree, given = (maps_tree, golden_cubes) if generator == "icsg3d" else (tiny, copper_gold)
+    tree |= {
+        "structures": tree["structures"] | {"source": "given.json"},
         "screen": {"select": 8, "min_contact": 0.1},
     }
     tree["train"]["sites_ae"]["steps"] = 60
-    (tmp_path / "given.json").write_text(json.dumps([structure.as_dict() for structure in copper_gold]))
+    (tmp_path / "given.json").write_text(json.dumps([structure.as_dict() for structure in given]))
     write_config(tmp_path / "voxtal.toml", tree)
     run = Run(tmp_path, build_config(tree))
     script = cluster.script.parents[2] / "slurm" / "round.sh"
@@ -43,6 +53,7 @@ def test_chain_runs_through_and_the_array_shares_the_candidates(
 
     paths = run.round(0)
     selected = StructureSet.read(paths.screen / "selected.h5")
+    assert all(is_whole(paths.train(model)) for model in models_of(run, paths))
     summary = read_json(paths.summary)
     assert summary["n_selected"] == len(selected) > 1
     with sqlite3.connect(run.ledger) as ledger:

@@ -95,6 +95,23 @@ def test_job_on_two_nodes_trains_every_model(undisturbed: Run) -> None:
     assert [command["world_size"] for command in commands] == [2] * len(models)
 
 
+@pytest.mark.parametrize("parallel", ["ddp", "horovod"])
+def test_icsg3ds_networks_are_trained_in_turn_on_two_nodes(parallel: str, cluster: Cluster, maps_run: Run) -> None:
+    """Their job has a script of its own; the VAE would begin without its UNet, or each rank train another network."""
+    models = ["unet", "vae", "cgcnn"]
+    alone = {model: losses(maps_run, model) for model in models}
+    shutil.rmtree(maps_run.round(0).train("unet").parent)
+    maps_run.manifest.unlink(missing_ok=True)
+    job = cluster.submit("train_icsg3d.sh", maps_run.root, "--nodes=2", PARALLEL=parallel)
+    assert cluster.finish(job) == "COMPLETED", (maps_run.root / f"train_icsg3d-{job}.out").read_text()
+    commands = json.loads(maps_run.manifest.read_text())["commands"]
+    assert [command["command"] for command in commands] == [f"train {model}" for model in models]
+    assert {(command["world_size"], command["parallel"]) for command in commands} == {(2, parallel)}
+    for model in models:
+        ours, theirs = ([line["loss"] for line in lines[:2]] for lines in (losses(maps_run, model), alone[model]))
+        assert ours == pytest.approx(theirs, rel=1e-3)  # 20 steps, in sums of another order
+
+
 def test_array_trains_the_network_of_every_element_once(cluster: Cluster, undisturbed: Run, tmp_path: Path) -> None:
     """Its tasks would wait for each other, train the same element, or fail where another one is at work."""
     run = copied(undisturbed, tmp_path / "run")

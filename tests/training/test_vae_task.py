@@ -165,6 +165,20 @@ def test_condition_is_kept_with_the_network(perovskites: Any) -> None:
     assert facts["density"] == SETTINGS.model_dump()
 
 
+@pytest.mark.parametrize("continuous", [False, True])
+def test_conditions_of_the_training_structures_are_kept(perovskites: Any, continuous: bool) -> None:
+    """Attempts would be told what no structure was trained with: a held-out one's, or none at all."""
+    config = CONFIG.model_copy(update={"continuous_condition": continuous})
+    task = task_of(perovskites, config=config)
+    structures, dataset = perovskites
+    rows = training_rows(structures, dataset.rows)
+    energies = np.sort(structures.properties["formation_energy"][dataset.rows[rows]])
+    known = task.export()["facts"]["known"].numpy()
+    expected = energies if continuous else decile_of(energies, task.condition.edges[0])
+    found = task.condition.told(task.condition.vectors(known))["formation_energy"]
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+
+
 def test_codes_of_the_training_structures_are_kept(perovskites: Any) -> None:
     """Random attempts would be drawn where no crystal of their condition is, or from structures that are held out."""
     task = task_of(perovskites, "laptop-vae")

@@ -131,9 +131,11 @@ def generate(
                 _print_fitting(candidates, request)
             if cif:
                 _write_cifs(candidates, path.parent / "cif")
+            if around is not None and not paths.structures.is_file():
+                typer.echo(f"What is new among them cannot be told: {paths.structures} is not there.")
 
         on_root(communicator, conclude)
-        if around is not None:
+        if around is not None and on_root(communicator, paths.structures.is_file):
             _tell_funnel(opened, paths, path, around, communicator)
 
 

@@ -57,15 +57,16 @@ def find_bases(run: Run, paths: RoundPaths, names: Sequence[str]) -> list[Base]:
     """
     if not names:
         return []
-    structures = StructureSet.read(paths.structures)
+    structures = StructureSet.read(paths.structures) if paths.structures.is_file() else None
     return [Base(name, _row(run, paths, structures, name)) for name in names]
 
 
-def _row(run: Run, paths: RoundPaths, structures: StructureSet, name: str) -> StructureSet:
-    found = np.flatnonzero(structures.ids == name)
-    if len(found):
+def _row(run: Run, paths: RoundPaths, structures: StructureSet | None, name: str) -> StructureSet:
+    if structures is not None and len(found := np.flatnonzero(structures.ids == name)):
         return structures.subset(found[:1])
     if not Path(name).is_file():
+        if structures is None:
+            raise UserError(f"{paths.structures} is not there to find {name!r} in; name a file of the compound instead.")
         near = difflib.get_close_matches(name, structures.ids.tolist(), n=1, cutoff=0.6)
         hint = f" Did you mean {near[0]!r}?" if near else ""
         raise UserError(f"{paths.structures} has no structure {name!r}, and there is no file of that name.{hint}")

@@ -8,11 +8,7 @@ import numpy as np
 
 from voxtal.errors import UserError
 from voxtal.generation.icsg3d_request import MapsRequest
-from voxtal.runs import RoundPaths
 from voxtal.structures.conditions import DECILES, Condition
-from voxtal.structures.splits import training_rows
-from voxtal.structures.structure_set import StructureSet
-from voxtal.training.objectives import labels
 
 _GOLDEN_RATIO = (5**0.5 - 1) / 2
 
@@ -45,13 +41,9 @@ def check_condition(condition: Condition, request: MapsRequest) -> None:
         raise UserError(f"--condition: give {', '.join(missing)}, too; the VAE's condition is {names}.")
 
 
-def takes_turns_over_structures(condition: Condition, request: MapsRequest) -> bool:
-    """Whether attempts have the conditions of training structures: a single property's deciles need none of them."""
-    free = not request.bases and request.decile is None and not request.condition
-    return free and (condition.edges is None or len(condition.properties) > 1)
-
-
-def vectors_of(condition: Condition, request: MapsRequest, seed: int, paths: RoundPaths, bases: np.ndarray) -> Vectors:
+def vectors_of(
+    condition: Condition, request: MapsRequest, seed: int, known: np.ndarray, bases: np.ndarray
+) -> Vectors:
     """What gives each attempt its condition vector.
 
     Random attempts take turns over the ten deciles, as published a tenth of them in each. With values, or with several
@@ -60,6 +52,8 @@ def vectors_of(condition: Condition, request: MapsRequest, seed: int, paths: Rou
 
     Parameters
     ----------
+    known
+        (m, properties) conditions of the training structures, as :meth:`Condition.numbers`, sorted by the first.
     bases
         (k, properties) values of the compounds that the request names, used where it says nothing of the condition; on
         a line between two they change as evenly as the code does.
@@ -69,13 +63,12 @@ def vectors_of(condition: Condition, request: MapsRequest, seed: int, paths: Rou
         return lambda attempts: np.repeat(asked[None], len(attempts), axis=0)
     if request.bases:
         return lambda attempts: _encoded(condition, on_line(bases, request.steps, attempts))
-    if not takes_turns_over_structures(condition, request):
-        return lambda attempts: condition.one_decile(attempts % DECILES)
-    known = training_values(condition, paths)
+    if condition.edges is not None and len(condition.properties) == 1:
+        return lambda attempts: condition.vectors(attempts[:, None] % DECILES)
     first = np.random.default_rng([seed, 7]).random()
 
     def in_turn(attempts: np.ndarray) -> np.ndarray:
-        return _encoded(condition, known[((first + attempts * _GOLDEN_RATIO) % 1 * len(known)).astype(np.int64)])
+        return condition.vectors(known[((first + attempts * _GOLDEN_RATIO) % 1 * len(known)).astype(np.int64)])
 
     return in_turn
 
@@ -83,17 +76,8 @@ def vectors_of(condition: Condition, request: MapsRequest, seed: int, paths: Rou
 def asked_vector(condition: Condition, request: MapsRequest) -> np.ndarray | None:
     """The condition vector (width,) that is asked for, None where none is."""
     if request.decile is not None:
-        return condition.one_decile(np.array([request.decile]))[0]
+        return condition.vectors(np.array([[request.decile]]))[0]
     return condition.encode({name: [value] for name, value in request.condition})[0] if request.condition else None
-
-
-def training_values(condition: Condition, paths: RoundPaths) -> np.ndarray:
-    """Values (m, properties) of the structures that the VAE was trained on, sorted by the first property."""
-    structures = StructureSet.read(paths.structures)
-    columns = np.stack([labels(structures, name, paths.structures) for name in condition.properties], axis=1)
-    columns = columns[training_rows(structures, np.arange(len(structures)))]
-    columns = columns[np.isfinite(columns).all(axis=1)]
-    return columns[np.lexsort(columns.T[::-1])]
 
 
 def on_line(ends: np.ndarray, steps: int, attempts: np.ndarray) -> np.ndarray:

@@ -23,7 +23,6 @@ from voxtal.generation.icsg3d_conditions import (
     asked_vector,
     check_condition,
     on_line,
-    takes_turns_over_structures,
     vector_of,
     vectors_of,
 )
@@ -69,6 +68,8 @@ class MapsModels:
         Of the maps that the VAE was trained on.
     condition
         Of which the VAE was told in training.
+    known
+        (m, properties) conditions of its training structures, as :meth:`Condition.numbers`, sorted by the first.
     codes
         Where the codes of each condition lie; None: all are N(0, 1), as published.
     """
@@ -77,6 +78,7 @@ class MapsModels:
     decoder: MapDecoder | None
     grid: DensityGrid
     condition: Condition
+    known: np.ndarray
     codes: CodeDensity | None
     device: torch.device
 
@@ -107,9 +109,8 @@ def open_maps_models(run: Run, paths: RoundPaths) -> MapsModels:
     if not isinstance(vae, IonsVAE):
         unet: Any = arithmetic.place(load_unet(paths.train("unet") / "best.pt", density))
         decoder = MapDecoder(unet, grid, published=True, drawn=True)
-    condition = Condition.from_facts(saved["facts"]["condition"])
-    codes = _code_density(saved)
-    return MapsModels(arithmetic.place(vae), decoder, grid, condition, codes, arithmetic.device)  # type: ignore[arg-type]
+    condition, known, codes = _condition_of(saved)
+    return MapsModels(arithmetic.place(vae), decoder, grid, condition, known, codes, arithmetic.device)  # type: ignore[arg-type]
 
 
 def maps_maker(run: Run, paths: RoundPaths, request: MapsRequest) -> Maker:
@@ -125,18 +126,32 @@ def _made_by(run: Run, paths: RoundPaths, request: MapsRequest) -> dict[str, Any
     """What attempts depend on besides their number and what is asked for."""
     # what is missing or cannot be is told before any work is done
     models = open_maps_generator(run, paths, request).models
-    makers = ["vae"] if models.decoder is None else ["vae", "unet"]
-    names = [*makers, *map(cgcnn_of, trained_properties(paths))]
     facts: dict[str, Any] = {
         "voxtal": __version__,
         "seed": seed_of(run, paths),
-        "models": {name: sha256_of(paths.train(name) / "best.pt") for name in names},
+        "models": {name: sha256_of(paths.train(name) / "best.pt") for name in _networks(models, paths)},
     }
     if request.bases:
         facts["bases"] = [base.fingerprint for base in find_bases(run, paths, request.bases)]
-    if takes_turns_over_structures(models.condition, request):
-        facts["structures"] = sha256_of(paths.structures)
     return facts
+
+
+def networks_of(run: Run, paths: RoundPaths) -> list[str]:
+    """Folders of the networks that attempts are made with.
+
+    Raises
+    ------
+    UserError
+        One of them is not trained.
+    """
+    models = open_maps_models(run, paths)
+    open_property_networks(run, paths, models.device)
+    return _networks(models, paths)
+
+
+def _networks(models: MapsModels, paths: RoundPaths) -> list[str]:
+    makers = ["vae"] if models.decoder is None else ["vae", "unet"]
+    return [*makers, *map(cgcnn_of, trained_properties(paths))]
 
 
 @dataclass(frozen=True)
@@ -222,7 +237,7 @@ def open_maps_generator(run: Run, paths: RoundPaths, request: MapsRequest) -> Ma
         request,
         seed,
         _anchors(models, bases, values, asked),
-        vectors_of(models.condition, request, seed, paths, values),
+        vectors_of(models.condition, request, seed, models.known, values),
     )
 
 
@@ -243,10 +258,9 @@ def with_energy(run: Run, paths: RoundPaths, base: Base) -> StructureSet:
 def latent_codes(run: Run, paths: RoundPaths, attempts: np.ndarray) -> np.ndarray:
     """Codes (n, latent) of numbered attempts (n,) of the round itself, of which nothing was asked."""
     saved, seed = _load_vae(paths), seed_of(run, paths)
-    condition = Condition.from_facts(saved["facts"]["condition"])
-    nothing = np.zeros((0, len(condition.properties)))
-    vectors = vectors_of(condition, MapsRequest(), seed, paths, nothing)(attempts)
-    return _random_codes(noise_of(seed, attempts, saved["sizes"]["latent"]), condition, _code_density(saved), vectors)
+    condition, known, codes = _condition_of(saved)
+    vectors = vectors_of(condition, MapsRequest(), seed, known, known[:0])(attempts)
+    return _random_codes(noise_of(seed, attempts, saved["sizes"]["latent"]), condition, codes, vectors)
 
 
 def _random_codes(
@@ -256,9 +270,11 @@ def _random_codes(
     return noise if codes is None else codes.draw(noise, condition.numbers(vectors))
 
 
-def _code_density(saved: Mapping[str, Any]) -> CodeDensity | None:
-    facts = saved["facts"].get("codes")
-    return None if facts is None else CodeDensity.from_facts(facts)
+def _condition_of(saved: Mapping[str, Any]) -> tuple[Condition, np.ndarray, CodeDensity | None]:
+    """``condition``, ``known`` and ``codes`` of :class:`MapsModels`."""
+    facts = saved["facts"]
+    codes = CodeDensity.from_facts(facts["codes"]) if "codes" in facts else None
+    return Condition.from_facts(facts["condition"]), facts["known"].numpy().astype(np.float64), codes
 
 
 def _anchors(models: MapsModels, bases: Sequence[Base], values: np.ndarray, asked: np.ndarray | None) -> np.ndarray:

@@ -13,6 +13,7 @@ from voxtal.config import CONFIG_NAME, ICSG3D, Config, VoxelsConfig, write_confi
 from voxtal.data.graphs import GraphSet
 from voxtal.errors import UserError
 from voxtal.generation.analogue import AnalogueGenerator
+from voxtal.generation.icsg3d_stage import networks_of
 from voxtal.generation.stage import made_by
 from voxtal.runs import RoundPaths, Run
 from voxtal.structures.prototypes import prototype_compounds
@@ -27,7 +28,7 @@ def pack(run: Run, paths: RoundPaths, folder: Path, half: bool = True, prototype
     """Write what ``voxtal generate`` reads of a round to ``folder``; returns its size in bytes.
 
     The folder is a run directory whose round 0 makes the attempts of the round that was packed: networks, and how codes
-    lie in a crystal graph. It holds no paths of this machine, and no structures but those
+    lie in a crystal graph (ICSG3D has none). It holds no paths of this machine, and no structures but those
     that the analogue generator exchanges elements of.
 
     Parameters
@@ -42,13 +43,12 @@ def pack(run: Run, paths: RoundPaths, folder: Path, half: bool = True, prototype
     Raises
     ------
     UserError
-        There is something at ``folder``, a model has not been trained, or the generator is ICSG3D's.
+        There is something at ``folder``, or a model has not been trained.
     """
     if folder.exists():
         raise UserError(f"There is something at {folder} already; delete it, or name another folder.")
-    if run.config.generate.generator == ICSG3D:
-        raise UserError("Networks of icsg3d cannot be packed; copy the run directory without round-*/density instead.")
-    models = made_by(run, paths)["models"]
+    of_maps = run.config.generate.generator == ICSG3D
+    models = networks_of(run, paths) if of_maps else made_by(run, paths)["models"]
     partial = folder.with_name(f".{folder.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)  # of a call that was killed
     packed = Run(partial, run.config).round(0)
@@ -57,7 +57,8 @@ def pack(run: Run, paths: RoundPaths, folder: Path, half: bool = True, prototype
         if prototypes and name == AnalogueGenerator.model:
             saved["facts"] = _facts_of_prototypes(saved, run.config.voxels)
         save(packed.train(name) / "best.pt", _halved(saved) if half else saved)
-    GraphSet.read(paths.graphs, stop=0).write(packed.graphs)
+    if not of_maps:
+        GraphSet.read(paths.graphs, stop=0).write(packed.graphs)
     write_config(partial / CONFIG_NAME, _settings(run.config, paths.index))
     size = sum(path.stat().st_size for path in partial.rglob("*") if path.is_file())
     partial.rename(folder)
@@ -68,6 +69,8 @@ def _settings(config: Config, index: int) -> dict[str, Any]:
     """What attempts depend on, whatever later presets say; a round's seed is the configuration's and its number."""
     tree = config.model_dump(include={"preset", "system", "voxels", "train", "generate"})
     del tree["train"]["device"]
+    if config.generate.generator == ICSG3D:  # a file that is named to generate around is put in this cell
+        tree["structures"] = {"cell": config.structures.cell}
     return {"seed": config.seed + index, **tree}
 
 

@@ -83,11 +83,11 @@ class Condition:
             [one_hot[decile_of(column, edges)] for column, edges in zip(columns, self.edges, strict=True)], axis=1
         )
 
-    def one_decile(self, numbers: np.ndarray) -> np.ndarray:
-        """Condition vectors (n, 10) float32 of deciles (n,), 0 to 9, of the one property that there is."""
-        assert self.edges is not None
-        assert len(self.properties) == 1
-        return np.eye(DECILES, dtype=np.float32)[numbers]
+    def vectors(self, numbers: np.ndarray) -> np.ndarray:
+        """Condition vectors (n, width) float32 of what :meth:`numbers` gives (n, properties)."""
+        if self.edges is None:
+            return numbers.astype(np.float32)
+        return np.eye(DECILES, dtype=np.float32)[numbers.astype(np.int64)].reshape(len(numbers), self.width)
 
     def told(self, vectors: np.ndarray) -> dict[str, np.ndarray]:
         """What condition vectors (n, width) say of each property, (n,): its decile, 0 to 9, or the value itself."""

@@ -148,8 +148,15 @@ class VAETask(MapsTask):
         return {"loss": loss, **terms, "kld": kld, "dfc": dfc}
 
     def export(self) -> dict[str, Any]:
-        facts = {"density": self.training.dataset.settings.model_dump(), "condition": self.condition.facts()}
-        return record(self.architecture, self.sizes, self.network, **facts)
+        known = self.condition.numbers(self.vectors[self.training.rows].cpu().numpy())
+        return record(
+            self.architecture,
+            self.sizes,
+            self.network,
+            density=self.training.dataset.settings.model_dump(),
+            condition=self.condition.facts(),
+            known=torch.from_numpy(known[np.lexsort(known.T[::-1])].astype(np.float32)),
+        )
 
 
 class IonsVAETask(VAETask):
