@@ -31,13 +31,14 @@ def test_chain_runs_through_and_the_array_shares_the_candidates(
     golden_cubes: list[Any],
 ) -> None:
     """A stage would start before the one that it reads from, or candidates would be relaxed twice or not at all."""
-    tree, given = (maps_tree, golden_cubes) if generator == "icsg3d" else (tiny, copper_gold)
-    tree |= {
-        "structures": tree["structures"] | {"source": "given.json"},
-        "screen": {"select": 8, "min_contact": 0.1},
-    }
+    entries: list[dict[str, Any]] = [structure.as_dict() for structure in copper_gold]
+    tree, more = tiny, {"source": "given.json"}
+    if generator == "icsg3d":  # labels made up: EMT would relax the stretched cubes into each other
+        entries = [{"structure": s.as_dict(), "formation_energy": -0.02 * i} for i, s in enumerate(golden_cubes)]
+        tree, more = maps_tree, more | {"labels": "source", "split": "random"}
+    tree |= {"structures": tree["structures"] | more, "screen": {"select": 8, "min_contact": 0.1}}
     tree["train"]["sites_ae"]["steps"] = 60
-    (tmp_path / "given.json").write_text(json.dumps([structure.as_dict() for structure in given]))
+    (tmp_path / "given.json").write_text(json.dumps(entries))
     write_config(tmp_path / "voxtal.toml", tree)
     run = Run(tmp_path, build_config(tree))
     script = cluster.script.parents[2] / "slurm" / "round.sh"

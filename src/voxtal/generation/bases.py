@@ -66,7 +66,7 @@ def _row(run: Run, paths: RoundPaths, structures: StructureSet | None, name: str
         return structures.subset(found[:1])
     if not Path(name).is_file():
         if structures is None:
-            raise UserError(f"{paths.structures} is not there to find {name!r} in; name a file of the compound instead.")
+            raise UserError(f"{paths.structures} is not there to find {name!r} in; name a file of it instead.")
         near = difflib.get_close_matches(name, structures.ids.tolist(), n=1, cutoff=0.6)
         hint = f" Did you mean {near[0]!r}?" if near else ""
         raise UserError(f"{paths.structures} has no structure {name!r}, and there is no file of that name.{hint}")

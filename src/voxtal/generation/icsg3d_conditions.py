@@ -41,9 +41,7 @@ def check_condition(condition: Condition, request: MapsRequest) -> None:
         raise UserError(f"--condition: give {', '.join(missing)}, too; the VAE's condition is {names}.")
 
 
-def vectors_of(
-    condition: Condition, request: MapsRequest, seed: int, known: np.ndarray, bases: np.ndarray
-) -> Vectors:
+def vectors_of(condition: Condition, request: MapsRequest, seed: int, known: np.ndarray, bases: np.ndarray) -> Vectors:
     """What gives each attempt its condition vector.
 
     Random attempts take turns over the ten deciles, as published a tenth of them in each. With values, or with several
