@@ -49,8 +49,7 @@ def test_an_error_of_one_rank_is_raised_on_all(launch):
 
 
 STORM = """
-import os, signal, sys, threading, time
-from voxtal.cli.common import stop_signals
+import os, signal, threading, time
 from voxtal.errors import Interrupted
 from voxtal.interrupts import deferred_stop
 from voxtal.parallel.communicator import world
@@ -59,26 +58,40 @@ from voxtal.parallel.tasks import results
 communicator = world()
 outcomes = []
 for attempt in range(20):
+    inside = threading.Event()
+
     def storm(seconds=0.002 * attempt):
+        inside.wait()
         time.sleep(seconds)
         for _ in range(5):
             os.kill(os.getpid(), signal.SIGUSR1)
             time.sleep(0.004)
 
-    thread = threading.Thread(target=storm)
     outcome = "done"
-    with stop_signals():
-        with deferred_stop() as stop:  # what comes before and after is not what is tested
-            if communicator.rank == 1:
-                thread.start()
+
+    def stop_once(number, _frame):  # the next one may come before its exception is caught
+        global outcome
+        if outcome == "done":
+            outcome = "interrupted"
+            raise Interrupted(signal.Signals(number).name)
+
+    def work(task):
+        inside.set()
+        time.sleep(0.001)
+
+    thread = threading.Thread(target=storm)
+    signal.signal(signal.SIGUSR1, stop_once)
+    with deferred_stop() as stop:  # what comes before and after is not what is tested
+        if communicator.rank == 1:
+            thread.start()
+        try:
             with stop.heeded():
-                try:
-                    results(communicator, 60, lambda task: time.sleep(0.001))
-                except Interrupted:
-                    outcome = "interrupted"
-                    stop._defer()
-            if communicator.rank == 1:
-                thread.join()
+                results(communicator, 60, work)
+        except Interrupted:
+            outcome = "interrupted"  # on all ranks
+        inside.set()
+        if communicator.rank == 1:
+            thread.join()
     outcomes.append(outcome)
 if communicator.rank == 0:
     print(sorted(set(outcomes)))

@@ -36,7 +36,7 @@ def results(
     communicator: Communicator, tasks: int, work: Callable[[int], T], done: Callable[[int], None] | None = None
 ) -> list[T]:
     """:func:`gathered`, but on every rank."""
-    found = communicator.bcast(gathered(communicator, tasks, work, done))
+    found = _shared_out(communicator, tasks, work, done, lambda own: communicator.bcast(communicator.gather(own)))
     assert found is not None
     return found
 
@@ -55,6 +55,17 @@ def gathered(
     done
         Called on rank 0, as far as that knows, with how many more tasks are done.
     """
+    return _shared_out(communicator, tasks, work, done, communicator.gather)
+
+
+def _shared_out(
+    communicator: Communicator,
+    tasks: int,
+    work: Callable[[int], T],
+    done: Callable[[int], None] | None,
+    collect: Callable[[dict[int, T]], list[dict[int, T]] | None],
+) -> list[T] | None:
+    """:func:`gathered`, by ``collect``: from a rank's results to those of each rank, None where they are not wanted."""
     own: dict[int, T] = {}
     shown = 0
     error: Exception | Interrupted | None = None
@@ -76,7 +87,7 @@ def gathered(
         agree(communicator, error)
         if done and communicator.rank == 0:
             done(tasks - shown)
-        parts = communicator.gather(own)
+        parts = collect(own)
     stop.send_again()
     if parts is None:
         return None
