@@ -21,7 +21,10 @@ size = int(os.environ.get("HOROVOD_SIZE", os.environ.get("WORLD_SIZE")))
 folder, what, signals = pathlib.Path(sys.argv[1]), sys.argv[2], []
 for number in (signal.SIGTERM, signal.SIGUSR1):
     signal.signal(number, lambda number, frame: signals.append(number))
-(folder / f"begun-{rank}-of-{size}").write_text(str(os.getpid()))
+(folder / f"pid-{rank}").write_text(str(os.getpid()))
+(folder / f"pid-{rank}").rename(folder / f"begun-{rank}-of-{size}")
+while what != "wait" and len(list(folder.glob("begun-*"))) < size:
+    time.sleep(0.01)  # a rank that leaves ends those that have not begun yet
 if what == "leave":
     assert sys.argv[4:] == ["--run", "a folder", "--set", "$HOME"], sys.argv
     sys.exit(int(sys.argv[3]) if rank else 0)
