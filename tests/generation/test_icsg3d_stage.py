@@ -12,15 +12,16 @@ from pymatgen.core import Lattice, Structure
 
 from tests.conftest import trained_on_maps
 from tests.generation.test_stage import KilledError, blocks, killing
-from voxtal.config import ICSG3D
+from voxtal.config import ICSG3D, load_config
 from voxtal.errors import UserError
 from voxtal.generation import folder, icsg3d_stage
 from voxtal.generation.blocks import ATTEMPT, DRAWN, PREDICTED
 from voxtal.generation.icsg3d_request import MapsRequest, maps_request_of
-from voxtal.generation.icsg3d_stage import maps_maker, open_maps_generator
+from voxtal.generation.icsg3d_stage import maps_maker, open_maps_generator, open_maps_models
 from voxtal.generation.request import Request
 from voxtal.generation.stage import features_of_attempts, generate
 from voxtal.runs import Run, read_json
+from voxtal.structures.splits import training_rows
 from voxtal.structures.structure_set import REASON, SOURCE, StructureSet
 from voxtal.training.checkpoint import load, save
 
@@ -138,6 +139,25 @@ def published_run(tmp_path_factory: pytest.TempPathFactory, maps_tree: dict[str,
     for model in ("unet", "vae"):
         tree["train"][model] = {**tree["train"][model], "width": 4, "steps": 4, "batch_size": 4}
     return trained_on_maps(tmp_path_factory.mktemp("published"), tree, golden_cubes)
+
+
+def test_unknown_values_are_no_conditions(icsg3d_run: Path) -> None:
+    """A structure without the property would be told as one that has it."""
+    run = Run(icsg3d_run, load_config(icsg3d_run / "voxtal.toml"))
+    structures = StructureSet.read(run.round(0).structures)
+    energies = structures.properties["formation_energy"][training_rows(structures, np.arange(len(structures)))]
+    assert not np.isfinite(energies).all()
+    assert len(open_maps_models(run, run.round(0)).known) == np.isfinite(energies).sum()
+
+
+def test_vae_of_an_earlier_version_is_told(maps_run: Run) -> None:
+    """It has no conditions for attempts to take turns over."""
+    path = maps_run.round(0).train("vae") / "best.pt"
+    saved = load(path, "")
+    del saved["facts"]["known"]
+    save(path, saved)
+    with pytest.raises(UserError, match=r"of an earlier voxtal\. Delete its folder train/vae"):
+        open_maps_models(maps_run, maps_run.round(0))
 
 
 def test_published_networks_need_the_unet(published_run: Run) -> None:

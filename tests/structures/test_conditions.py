@@ -41,7 +41,7 @@ def test_values_beyond_the_training_set() -> None:
 
 @pytest.mark.parametrize("continuous", [False, True])
 def test_condition_of_several_properties(continuous: bool) -> None:
-    """Two columns, one after the other; what is read back from a file encodes alike."""
+    """Two columns, one after the other; what is read back from a file, or made of its numbers, encodes alike."""
     gaps = np.abs(VALUES) * 2
     condition = Condition.of({"formation_energy": VALUES, "band_gap": gaps}, TRAINING, continuous)
     encoded = condition.encode({"band_gap": gaps, "formation_energy": VALUES})
@@ -55,6 +55,7 @@ def test_condition_of_several_properties(continuous: bool) -> None:
         assert (encoded.sum(axis=1) == 2).all()
     again = Condition.from_facts(json.loads(json.dumps(condition.facts())))
     assert np.array_equal(again.encode({"formation_energy": VALUES, "band_gap": gaps}), encoded)
+    assert np.array_equal(condition.vectors(condition.numbers(encoded)), encoded)
 
 
 def test_constant_property() -> None:

@@ -131,11 +131,9 @@ def generate(
                 _print_fitting(candidates, request)
             if cif:
                 _write_cifs(candidates, path.parent / "cif")
-            if around is not None and not paths.structures.is_file():
-                typer.echo(f"What is new among them cannot be told: {paths.structures} is not there.")
 
         on_root(communicator, conclude)
-        if around is not None and on_root(communicator, paths.structures.is_file):
+        if around is not None:
             _tell_funnel(opened, paths, path, around, communicator)
 
 
@@ -161,7 +159,7 @@ def _request(
 
 
 def _tell_funnel(run: Run, paths: RoundPaths, path: Path, around: str, communicator: Communicator) -> None:
-    """Write ``funnel.json`` and print it. Collective."""
+    """Write ``funnel.json`` and print it, if the training structures are there. Collective."""
     import numpy as np
 
     from voxtal.generation.bases import find_bases
@@ -178,6 +176,10 @@ def _tell_funnel(run: Run, paths: RoundPaths, path: Path, around: str, communica
         base = with_energy(run, paths, find_bases(run, paths, [around])[0])
         return StructureSet.read(path), base, training
 
+    if not on_root(communicator, paths.structures.is_file):
+        if communicator.rank == 0:
+            typer.echo(f"What is new among them cannot be told: {paths.structures} is not there.")
+        return
     candidates, base, training = on_root(communicator, read)
     found = around_funnel(candidates, base, training, progress, communicator)
 

@@ -273,6 +273,10 @@ def _random_codes(
 def _condition_of(saved: Mapping[str, Any]) -> tuple[Condition, np.ndarray, CodeDensity | None]:
     """``condition``, ``known`` and ``codes`` of :class:`MapsModels`."""
     facts = saved["facts"]
+    if "known" not in facts:
+        raise UserError(
+            "The VAE is of an earlier voxtal. Delete its folder train/vae, and run `voxtal train vae` again."
+        )
     codes = CodeDensity.from_facts(facts["codes"]) if "codes" in facts else None
     return Condition.from_facts(facts["condition"]), facts["known"].numpy().astype(np.float64), codes
 
