@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -25,6 +26,15 @@ def processes_of(folder: Path) -> list[int]:
     return found
 
 
+def daemon_of(folder: Path, program: str) -> int | None:
+    """The process of a cluster that runs this program."""
+    for pid in processes_of(folder):
+        with contextlib.suppress(OSError):
+            if Path(f"/proc/{pid}/comm").read_text().strip() == program:
+                return pid
+    return None
+
+
 def test_two_clusters_run_at_once_and_leave_nothing(new_cluster):
     """Tests of two checkouts would meet on ports, kill each other's daemons, or fill a machine with leftovers."""
     first, second = new_cluster(), new_cluster()
@@ -46,16 +56,22 @@ def test_nodes_are_apart(cluster):
     assert sorted(marks.split()) == ["n1", "n2"]
 
 
-def test_start_after_a_killed_start(new_cluster):
+def test_start_after_a_killed_start(new_cluster, tmp_path):
     """Daemons of a start that was killed would hold the folder for ever."""
     cluster = new_cluster()
     cluster.control("stop")
-    start = subprocess.Popen([str(cluster.script), "start", "-d", str(cluster.folder)])
-    wait_until(lambda: (cluster.folder / "munge.sock").exists(), 10, lambda: "no munge")
+    waits = tmp_path / "slurmctld"  # found first: the start is still under way when it is killed, however fast it is
+    waits.write_text("#!/bin/sh\nexec sleep 1000\n")
+    waits.chmod(0o755)
+    start = subprocess.Popen(
+        [str(cluster.script), "start", "-d", str(cluster.folder)],
+        env=os.environ | {"PATH": f"{tmp_path}:{os.environ['PATH']}"},
+    )
+    wait_until(lambda: daemon_of(cluster.folder, "sleep"), 10, lambda: "the start did not come to slurmctld")
     start.kill()
     start.wait()
-    left = {pid for pid in processes_of(cluster.folder) if "munged" in Path(f"/proc/{pid}/cmdline").read_text()}
-    assert left
+    left = set(processes_of(cluster.folder))
+    assert daemon_of(cluster.folder, "munged") in left
     assert cluster.control("start").returncode == 0
     assert not left & set(processes_of(cluster.folder))
     assert cluster.call("srun", "-N2", "hostname")
