@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
+from multiprocessing.synchronize import Event
 from pathlib import Path
 
 import pytest
@@ -24,13 +25,13 @@ def ledger(tmp_path: Path):
         yield opened
 
 
-def claim_in_another_process(path: Path, code_after: str) -> subprocess.Popen[str]:
+def claim_in_another_process(path: Path) -> subprocess.Popen[str]:
     code = (
-        "import time; from pathlib import Path; from voxtal.ledger import Calculation, Ledger\n"
+        "import sys; from pathlib import Path; from voxtal.ledger import Calculation, Ledger\n"
         f"ledger = Ledger(Path({str(path)!r}))\n"
-        f"print(ledger.claim({WORK!r}), flush=True)\n{code_after}"
+        f"print(ledger.claim({WORK!r}), flush=True); sys.stdin.read()"
     )
-    return subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    return subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
 
 def test_a_calculation_runs_once(ledger):
@@ -74,7 +75,7 @@ def test_failures_are_counted_by_reason(ledger):
 def test_a_living_owner_keeps_its_claim_and_a_killed_one_loses_it(tmp_path):
     """Two processes would run the same calculation, or a killed one's row would stay running for ever."""
     path = tmp_path / "ledger.sqlite"
-    other = claim_in_another_process(path, "time.sleep(60)")
+    other = claim_in_another_process(path)
     try:
         assert other.stdout.readline().strip() == "ours"
         with Ledger(path) as ledger:
@@ -157,7 +158,7 @@ def test_what_dead_owners_had_queued_waits_again(tmp_path):
     path = tmp_path / "ledger.sqlite"
     with Ledger(path) as ledger:
         ledger.enqueue([WORK])
-        other = claim_in_another_process(path, "time.sleep(60)")
+        other = claim_in_another_process(path)
         assert other.stdout.readline().strip() == "ours"
         assert ledger.revive() == 0
         other.kill()
@@ -178,7 +179,7 @@ def test_what_a_dead_process_was_at_waits_once_it_is_queued(tmp_path):
     """A run that goes from worker processes to a Slurm array would leave what a killed one was at running for ever."""
     path = tmp_path / "ledger.sqlite"
     with Ledger(path) as ledger:
-        other = claim_in_another_process(path, "time.sleep(60)")
+        other = claim_in_another_process(path)
         assert other.stdout.readline().strip() == "ours"
         assert ledger.enqueue([WORK]) == 0
         other.kill()
@@ -198,13 +199,13 @@ def test_release_forgets_own_unfinished_claims_only(ledger):
     assert ledger.claim(WORK) == "ours"
 
 
-def _claim_all(path: Path, n: int, out: multiprocessing.Queue) -> None:
+def _claim_all(path: Path, n: int, out: multiprocessing.Queue, all_have_claimed: Event) -> None:
     with Ledger(path) as ledger:
         works = [replace(WORK, initial=str(k)) for k in range(n)]
         out.put(sum(ledger.claim(work) == "ours" for work in works))
         out.close()
         out.join_thread()
-        time.sleep(2)
+        all_have_claimed.wait()  # the claims of a process that has ended may be taken over
 
 
 def test_claims_of_several_processes_never_overlap(tmp_path):
@@ -212,11 +213,14 @@ def test_claims_of_several_processes_never_overlap(tmp_path):
     path = tmp_path / "ledger.sqlite"
     Ledger(path).close()
     context = multiprocessing.get_context("fork")
-    answers = context.Queue()
-    processes = [context.Process(target=_claim_all, args=(path, 30, answers)) for _ in range(3)]
+    answers, all_have_claimed = context.Queue(), context.Event()
+    processes = [context.Process(target=_claim_all, args=(path, 30, answers, all_have_claimed)) for _ in range(3)]
     for process in processes:
         process.start()
-    won = [answers.get(timeout=60) for _ in processes]
+    try:
+        won = [answers.get(timeout=600) for _ in processes]
+    finally:
+        all_have_claimed.set()
     for process in processes:
         process.join()
     assert sum(won) == 30

@@ -47,13 +47,13 @@ def test_a_kill_in_the_middle_of_writing_leaves_the_old_file(tmp_path: Path) -> 
 def test_a_second_writer_is_refused_and_a_dead_one_forgotten(tmp_path: Path) -> None:
     """Two rounds in one directory would overwrite each other; a stale lock would block for ever."""
     code = (
-        "import sys, pathlib, time\n"
+        "import sys, pathlib\n"
         "from voxtal.runs import exclusive\n"
         "with exclusive(pathlib.Path(sys.argv[1]), 'voxtal round'):\n"
-        "    print('held', flush=True)\n"
-        "    time.sleep(60)\n"
+        "    print('held', flush=True); sys.stdin.read()\n"
     )
-    holder = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE, text=True)
+    command = [sys.executable, "-c", code, str(tmp_path)]
+    holder = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     try:
         assert holder.stdout is not None
         assert holder.stdout.readline() == "held\n"

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import json
+import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +36,14 @@ def run_directory(tmp_path: Path) -> Path:
 def shared_run_directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The same, for tests that only read it."""
     return _write_run(tmp_path_factory.mktemp("shared") / "run")
+
+
+@pytest.fixture(scope="session")
+def signalling_itself() -> Callable[[int, str, str], list[str]]:
+    """Begins the command of a voxtal that sends itself a signal after the call of ``at`` for which ``when`` is true:
+    an expression of ``given``, the call's arguments, and ``calls``, how many there have been."""
+    program = str(Path(__file__).with_name("signals_itself.py"))
+    return lambda number, at, when: [sys.executable, program, str(int(number)), at, when]
 
 
 def _write_run(root: Path) -> Path:

@@ -100,7 +100,11 @@ def test_ranks_of_horovodrun_see_each_other(tmp_path: Path) -> None:
     command = [str(PROGRAMS / "horovodrun"), "-np", "2", "--gloo", str(PROGRAMS / "voxtal"), "doctor"]
     answer = subprocess.run(
         [*command, "--run", str(tmp_path)],
-        env={**local_environment(), "PATH": f"{PROGRAMS}:{os.environ['PATH']}"},
+        env={
+            **local_environment(),
+            "HOROVOD_GLOO_TIMEOUT_SECONDS": "150",  # rank 0 looks at the machine first, while the other one waits
+            "PATH": f"{PROGRAMS}:{os.environ['PATH']}",
+        },
         capture_output=True,
         text=True,
         check=False,

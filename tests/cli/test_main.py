@@ -10,7 +10,8 @@ import subprocess
 import sys
 import textwrap
 import time
-from collections.abc import Iterator
+import types
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -26,7 +27,7 @@ VOXTAL = Path(sys.executable).with_name("voxtal")
 
 def _voxtal(*arguments: str | Path, **options: object) -> subprocess.CompletedProcess[str]:
     command = [str(VOXTAL), *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=120, **options)
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=900, **options)
 
 
 def _fastest(command: list[str], tries: int = 3) -> float:
@@ -110,7 +111,7 @@ def _script(body: str) -> str:
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1])
 def test_signals_exit_75(number: signal.Signals) -> None:
     """Batch scripts requeue on 75; Ctrl-C through typer alone would give 1 or 130."""
-    script = _script("print('ready', flush=True); time.sleep(60)")
+    script = _script("print('ready', flush=True); time.sleep(1000)")
     process = subprocess.Popen(
         [sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
@@ -125,11 +126,11 @@ def test_signals_exit_75(number: signal.Signals) -> None:
 @pytest.mark.parametrize(
     "body",
     [
-        "try:\n    print('ready', flush=True); time.sleep(60)\nexcept: pass\nwhile True: time.sleep(0.01)",
-        "class A:\n    def __del__(self): print('ready', flush=True); time.sleep(60)\n"
+        "try:\n    print('ready', flush=True); time.sleep(1000)\nexcept: pass\nwhile True: time.sleep(0.01)",
+        "class A:\n    def __del__(self): print('ready', flush=True); time.sleep(1000)\n"
         "a = A(); del a\nwhile True: time.sleep(0.01)",
         "import weakref\nclass A: pass\n"
-        "def forget(_): print('ready', flush=True); time.sleep(60)\n"
+        "def forget(_): print('ready', flush=True); time.sleep(1000)\n"
         "a = A(); b = weakref.ref(a, forget); del a\nwhile True: time.sleep(0.01)",
     ],
     ids=["except", "__del__", "weakref"],
@@ -151,18 +152,16 @@ def test_a_swallowed_signal_comes_again(body: str) -> None:
 def test_a_fault_in_a_finalizer_is_still_told() -> None:
     """What is left out for a stop signal must not hide the faults of others."""
     body = "class A:\n    def __del__(self): raise ValueError('a fault')\na = A(); del a"
-    done = subprocess.run([sys.executable, "-c", _script(body)], capture_output=True, text=True, timeout=30)
+    done = subprocess.run([sys.executable, "-c", _script(body)], capture_output=True, text=True, timeout=300)
     assert "ValueError: a fault" in done.stderr
 
 
-def test_a_real_verb_stops_on_sigterm(tmp_path: Path) -> None:
+def test_a_real_verb_stops_on_sigterm(tmp_path: Path, signalling_itself: Callable[[int, str, str], list[str]]) -> None:
     """A verb that catches every exception would swallow the signal."""
-    command = [str(VOXTAL), "hypothetical", "Co-Hf", "-o", str(tmp_path / "out.h5")]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    _wait_until_caught(process.pid, signal.SIGTERM)
-    time.sleep(1.0)
-    errors = _stop(process, signal.SIGTERM)
-    assert process.returncode == 75, errors
+    command = signalling_itself(signal.SIGTERM, "voxtal.structures.prototypes._why_unlikely", "calls == 100")
+    command += ["hypothetical", "Co-Hf", "-o", str(tmp_path / "out.h5")]
+    stopped = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert stopped.returncode == 75, stopped.stderr
     assert not (tmp_path / "out.h5").exists()
 
 
@@ -170,26 +169,17 @@ def _stop(process: subprocess.Popen[str], number: signal.Signals) -> str:
     """Send a signal, wait for the end, return what was written to stderr."""
     process.send_signal(number)
     try:
-        return process.communicate(timeout=30)[1]
+        return process.communicate(timeout=300)[1]
     finally:
         process.kill()
 
 
-def _wait_until_caught(pid: int, number: int) -> None:
-    """Wait until process ``pid`` has a handler for a signal."""
-    for _ in range(500):
-        mask = next(line for line in Path(f"/proc/{pid}/status").read_text().splitlines() if "SigCgt" in line)
-        if int(mask.split()[1], 16) >> (number - 1) & 1:
-            return
-        time.sleep(0.02)
-    raise AssertionError("no handler")
-
-
 def test_an_ignored_ctrl_c_stays_ignored() -> None:
     """A job started with nohup or & must not end when the terminal's Ctrl-C reaches it."""
-    script = _script("print('ready', flush=True); time.sleep(0.5); print('done')")
+    script = _script("print('ready', flush=True); sys.stdin.read(); print('done')")
     process = subprocess.Popen(
         [sys.executable, "-c", script],
+        stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_IGN),
@@ -197,7 +187,7 @@ def test_an_ignored_ctrl_c_stays_ignored() -> None:
     assert process.stdout is not None
     process.stdout.readline()
     process.send_signal(signal.SIGINT)
-    assert process.communicate(timeout=10)[0] == "done\n"
+    assert process.communicate("", timeout=300)[0] == "done\n"
     assert process.returncode == 0
 
 
@@ -238,6 +228,7 @@ def test_a_full_disk_costs_no_finished_calculation(nearly_full_disk: Path) -> No
     structures = [Structure(Lattice.cubic(a), ["Cu"] * 4, FCC) for a in edges]
     StructureSet.from_structures(structures, [f"s{k}" for k in range(50)]).write(root.parent / "in.h5")
     words = ("relax", root.parent / "in.h5", "-o", root.parent / "out.h5", "--run", root, "--calculator", "emt")
+    words += ("--workers", 2)  # to start one a core may take minutes
     stopped = _voxtal(*words, "--max-steps", 0)
     assert stopped.returncode == 1
     assert "The ledger cannot be written (database or disk is full)" in stopped.stderr
@@ -290,8 +281,11 @@ def test_version_and_no_arguments() -> None:
     assert "Usage" in answer.stdout + answer.stderr
 
 
-def test_progress_prints_plain_lines_when_there_is_no_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+def test_progress_prints_plain_lines_when_there_is_no_terminal(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A log file must not fill with bars, and must show how it ended."""
+    monkeypatch.setattr("voxtal.cli.common.time", types.SimpleNamespace(monotonic=lambda: 0.0))
     with progress("relax", 3) as advance:
         for name in "abc":
             advance(1, name)
@@ -323,11 +317,12 @@ def test_a_terminal_gets_a_bar_and_a_ruled_table() -> None:
     leader, follower = os.openpty()
     command = [sys.executable, "-c", code]
     environment = os.environ | {"TERM": "xterm", "COLUMNS": "100"}
-    subprocess.run(command, stdout=follower, stderr=follower, check=True, env=environment)
+    process = subprocess.Popen(command, stdout=follower, stderr=follower, env=environment)
     os.close(follower)
     printed = b""
     while chunk := _read(leader):
         printed += chunk
+    assert process.wait() == 0
     assert "2/2" in printed.decode()
     assert "[CoHf]" in printed.decode()
     assert "│ [b] │" in printed.decode()

@@ -6,7 +6,6 @@ import csv
 import json
 import os
 import signal
-import sqlite3
 import subprocess
 import sys
 import time
@@ -56,7 +55,7 @@ def start_round(folder: Path) -> subprocess.Popen[str]:
 
 
 def finish(process: subprocess.Popen[str]) -> str:
-    out, _ = process.communicate(timeout=180)
+    out, _ = process.communicate(timeout=1800)
     assert process.returncode == 0, out
     return out
 
@@ -185,15 +184,23 @@ def test_finished_stages_do_nothing_again(finished: tuple[Run, list[str]]) -> No
 
 
 def test_killed_round_carries_on_and_ends_the_same(
-    finished: tuple[Run, list[str]], tmp_path: Path, tiny: dict[str, Any], copper_gold: list[Any]
+    finished: tuple[Run, list[str]],
+    tmp_path: Path,
+    tiny: dict[str, Any],
+    copper_gold: list[Any],
+    signalling_itself: Callable[[int, str, str], list[str]],
 ) -> None:
     """kill -9 while labelling, SIGTERM and kill -9 while training: the same structures, losses and candidates."""
     undisturbed, _ = finished
     run = make_run(tmp_path / "run", tiny, copper_gold)
     paths = run.round(0)
-    disturb(run, signal.SIGKILL, lambda: calculations_done(run) > 12)
+    command = [*signalling_itself(signal.SIGKILL, "voxtal.workflows.local._row", "calls == 13"), "round"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    killed = subprocess.run(command, cwd=run.root, env=environment, stdout=subprocess.DEVNULL, check=False)
+    assert killed.returncode == -signal.SIGKILL
     assert not paths.structures.is_file()
     labelled = calculations_done(run)
+    assert labelled >= 13
     assert disturb(run, signal.SIGTERM, lambda: lines(paths.train("sites-ae") / "metrics.jsonl") > 2) == 75
     assert calculations_done(run) >= labelled
     disturb(run, signal.SIGKILL, lambda: lines(paths.train("ccdcgan") / "metrics.jsonl") > 2)
@@ -210,14 +217,14 @@ def test_killed_round_carries_on_and_ends_the_same(
 def disturb(run: Run, number: int, ready: Callable[[], bool]) -> int:
     """Send a signal to the round as soon as it is ``ready``; its exit code."""
     process = start_round(run.root)
-    until = time.monotonic() + 120
+    until = time.monotonic() + 1200
     try:
         while not ready():
             assert process.poll() is None, process.communicate()[0]
             assert time.monotonic() < until
             time.sleep(0.02)
         process.send_signal(number)
-        process.communicate(timeout=60)
+        process.communicate(timeout=600)
     finally:
         process.kill()
         process.wait()
@@ -225,13 +232,8 @@ def disturb(run: Run, number: int, ready: Callable[[], bool]) -> int:
 
 
 def calculations_done(run: Run) -> int:
-    if not run.ledger.is_file():
-        return 0
-    try:
-        with sqlite3.connect(f"file:{run.ledger}?mode=ro", uri=True, timeout=10) as connection:
-            return connection.execute("select count(*) from calculations where status != 'running'").fetchone()[0]
-    except sqlite3.OperationalError:
-        return 0
+    with Ledger(run.ledger) as ledger:
+        return len(ledger.calculations())
 
 
 def lines(path: Path) -> int:
