@@ -14,9 +14,8 @@ wait_for() { # PID: sets code. A trapped signal interrupts bash's wait, so it wa
 
 one_rank() { # COMMAND...
     local code rank
-    "$@" &
+    (echo "$BASHPID" >"$VOXTAL_RANKS/pid-$BASHPID"; exec "$@") & # before it runs: no signal may pass it by
     rank=$!
-    echo "$rank" >"$VOXTAL_RANKS/pid-$rank"
     trap 'interrupted=yes; kill -TERM "$rank" 2>/dev/null || true' TERM # from the launcher: another rank has failed
     wait_for "$rank"
     if [ "$code" != 0 ]; then echo "$code" >>"$VOXTAL_RANKS/codes"; fi

@@ -41,8 +41,7 @@ use_run() { # RUN: the run directory
 step() { launch "$*" srun --kill-on-bad-exit=0 --wait=30 "$@"; } # [SRUN_OPTION...] COMMAND...: on the job's tasks
 here() { launch "$*" "$@"; } # COMMAND...: on this node, for what starts programs by srun or mpirun itself
 launch() { # NAME COMMAND...: runs it; does not return when it failed or must stop
-    local name=$1 code=0
-    shift
+    local name=$1 code=0; shift
     if [ -n "$signal" ]; then finish_early; fi
     echo "voxtal: $name (${SLURM_NTASKS:-1} tasks on ${SLURM_JOB_NODELIST:-this node})"
     "$@" &
@@ -63,7 +62,7 @@ finish_early() {
     if [ -n "${SLURM_ARRAY_TASK_ID:-}" ]; then id=${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID; fi
     if [ "$signal" = TERM ]; then
         echo "voxtal: job $id was ended from outside; what was finished is kept"
-    elif scontrol requeue "$id"; then
+    elif (trap '' TERM; exec scontrol requeue "$id"); then # Slurm sends TERM before it answers
         echo "voxtal: job $id was warned, stopped in order and requeued; it carries on where it stopped"
     else
         echo "voxtal: job $id cannot be requeued here; submit it again to carry on" >&2

@@ -48,7 +48,7 @@ on_node() { # NAME COMMAND...: on a virtual node, with its own name, /dev/shm an
 }
 free_ports() { # COUNT: prints the first of COUNT neighbouring ports on which nothing listens
     local first port
-    while first=$((20000 + RANDOM % 10000)); do
+    while first=$((10000 + RANDOM % 9000)); do # jobs take ports from 20000 on (MASTER_PORT), the kernel higher ones
         for ((port = first; port < first + $1; port++)); do
             if (exec 3<>"/dev/tcp/127.0.0.1/$port") 2>/dev/null; then continue 2; fi
         done

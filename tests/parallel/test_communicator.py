@@ -8,15 +8,25 @@ from voxtal.errors import UserError
 from voxtal.parallel.communicator import SerialCommunicator, agree, on_root, world
 
 SHARE = """
-import time
+import os, time
 from contextlib import closing
 from voxtal.parallel.communicator import world
 ranks = world()
+
+def let_rank_0_take_most():
+    if ranks.rank == 0 and len(mine) == 13:
+        open("most", "w").close()
+    until = time.monotonic() + 30  # where tasks are dealt beforehand, it never has
+    while ranks.rank and not os.path.exists("most") and time.monotonic() < until:
+        time.sleep(0.005)
+
 for tasks in (0, 1, 25, 3):  # again and again: a window must not outlive its share
     mine = []
     for task in ranks.share(tasks):
         mine.append(task)
-        time.sleep(0.02 if ranks.rank else 0.001)
+        time.sleep(0.001)
+        if tasks == 25:
+            let_rank_0_take_most()
     assert mine == sorted(mine)
     done = ranks.gather(mine)
     if ranks.rank == 0:
@@ -29,7 +39,7 @@ with closing(ranks.share(1000)) as share:
         mine.append(task)
         if task == 5:
             break
-        time.sleep(0.05)
+        time.sleep(0.05 if task < 5 else 2)  # the rank that breaks may have to wait for a core
 done = ranks.gather(mine)
 if ranks.rank == 0:
     assert len(sum(done, [])) < 12, done

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from tests.parallel.conftest import children_of, is_alive
 from voxtal.generation import folder, icsg3d_stage
 from voxtal.generation.icsg3d_request import maps_request_of
 from voxtal.generation.stage import generate
@@ -65,9 +66,13 @@ def test_killed_ranks_leave_whole_blocks_and_are_carried_on(
     while len(contents(root)) < 3:
         assert running.poll() is None, running.stderr.read()
         time.sleep(0.01)
+    ranks = children_of(running.pid)
     os.killpg(running.pid, signal.SIGKILL)
     running.wait()
-    time.sleep(0.5)  # the ranks are killed by the system, as their launcher is gone
+    until = time.monotonic() + 60
+    while any(is_alive(pid) for pid in ranks):  # the system kills them, as their launcher is gone
+        assert time.monotonic() < until
+        time.sleep(0.05)
     kept = contents(root)
     assert "candidates.h5" not in kept
     assert all(undisturbed.get(name, data) == data for name, data in kept.items())

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.parallel.conftest import is_alive
 from voxtal.errors import Interrupted, UserError
 from voxtal.parallel.launch import run_ranks
 
@@ -45,31 +46,24 @@ def test_missing_mpirun_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 def test_ranks_end_with_the_run(number: int, mpirun: str, tmp_path: Path) -> None:
     """Ranks that outlive the run would write beside those that its next start makes."""
     rank = f"import os, pathlib, time; pathlib.Path({str(tmp_path / 'pid')!r}).write_text(str(os.getpid())); "
-    rank += "time.sleep(60)"
+    rank += "time.sleep(1000)"
     program = "import sys; from voxtal.cli.common import run_command; from voxtal.parallel.launch import run_ranks; "
     program += f"sys.exit(run_command(lambda: run_ranks([sys.executable, '-c', {rank!r}], 1)))"
     run = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     _wait(lambda: (tmp_path / "pid").is_file() and (tmp_path / "pid").read_text().isdigit())
     pid = int((tmp_path / "pid").read_text())
     run.send_signal(number)
-    code = run.wait(20)
+    code = run.wait(120)
     assert code == (75 if number == signal.SIGTERM else -signal.SIGKILL)
     try:
-        _wait(lambda: not _is_alive(pid))
+        _wait(lambda: not is_alive(pid))
     finally:
-        if _is_alive(pid):
+        if is_alive(pid):
             os.kill(pid, signal.SIGKILL)
 
 
-def _wait(condition: object, seconds: float = 20) -> None:
+def _wait(condition: object, seconds: float = 120) -> None:
     until = time.monotonic() + seconds
     while not condition():  # type: ignore[operator]
         assert time.monotonic() < until
         time.sleep(0.05)
-
-
-def _is_alive(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
-    except (FileNotFoundError, ProcessLookupError):
-        return False

@@ -12,8 +12,16 @@ import atexit, os, sys, torch
 from pathlib import Path
 
 def of_gloo():
-    names = [task.joinpath("comm").read_text() for task in Path("/proc/self/task").iterdir()]
-    return [name for name in names if "gloo" in name]
+    found = []
+    for task in Path("/proc/self/task").iterdir():
+        try:
+            name, _, rest = task.joinpath("stat").read_text().rpartition(")")
+        except OSError:
+            continue  # it has just ended
+        ending = int(rest.split()[6]) & 4  # PF_EXITING: one that was joined may be listed for a while
+        if "gloo" in name and not ending:
+            found.append(name)
+    return found
 
 def end_last():
     os._exit(1 if of_gloo() else 0)

@@ -15,8 +15,10 @@ from typing import Any
 import pytest
 from pymatgen.core import Lattice, Structure
 
+from voxtal.calculators.base import CalculatorSpec
 from voxtal.config import write_config
 from voxtal.structures.structure_set import StructureSet
+from voxtal.workflows.relaxation import element_references
 
 from .conftest import Cluster, wait_until
 
@@ -49,7 +51,7 @@ def relax(root: Path, environment: dict[str, str]) -> subprocess.Popen[str]:
 
 
 def finish(process: subprocess.Popen[str]) -> str:
-    said, _ = process.communicate(timeout=240)
+    said, _ = process.communicate(timeout=600)
     assert process.returncode == 0, said
     return said
 
@@ -111,20 +113,33 @@ def test_tasks_that_are_killed_requeued_or_out_of_time_and_a_killed_collector_lo
     cluster: Cluster, tmp_path: Path
 ) -> None:
     """A node that dies would leave rows running for ever; a collector that dies, an array that nobody looks at."""
-    root = make_run(tmp_path / "run", "slurm-array", n=60, array_tasks=3)
-    collector = relax(root, cluster.environment)
+    root = make_run(tmp_path / "run", "slurm-array", n=60, array_tasks=3, calculator="waiting_calculator:Waiting")
+    # here: a late task of their array would take structures, and theirs would not be submitted while it holds them
+    element_references(["Au", "Cu", "Hf"], CalculatorSpec("emt"), root / "ledger.sqlite")
+    wait = tmp_path / "wait"
+    wait.touch()
+    environment = cluster.environment | {"PYTHONPATH": str(Path(__file__).parent), "WAIT_WHILE": str(wait)}
+    collector = relax(root, environment)
     done = "purpose = 'training' AND status = 'converged'"
-    wait_until(
-        lambda: (root / "ledger.sqlite").is_file() and len(rows(root, "id", done)) > 3, 120, lambda: "nothing begins"
-    )
+
+    def owners() -> list[str]:
+        return sorted({owner for (owner,) in rows(root, "owner", "status = 'running'")})
+
+    def job_of(owner: str) -> str:
+        return owner.rpartition(":")[2].partition(".")[0]
+
+    wait_until(lambda: len(rows(root, "id", done)) > 3 and len(owners()) == 3, 600, lambda: f"at work: {owners()}")
     collector.send_signal(signal.SIGKILL)
     collector.wait()
-    job = (root / "slurm" / "relax.job").read_text().strip()
-    cluster.call("scancel", "--signal=KILL", f"{job}_0")  # as a node that fails
-    cluster.call("scontrol", "requeue", f"{job}_1")
-    cluster.call("scancel", "--signal=USR1", "--batch", f"{job}_2")  # as before its time limit
+    dead, requeued, warned = owners()
+    os.kill(int(dead.split(":")[1]), signal.SIGKILL)  # as a node that fails: what it was at stays behind
+    cluster.call("scontrol", "requeue", job_of(requeued))
+    cluster.call("scancel", "--signal=USR1", "--batch", job_of(warned))  # as before its time limit
+    for owner in (requeued, warned):
+        wait_until(lambda job=job_of(owner): cluster.job(job)["Restarts"] == "1", 300, lambda: f"at work: {owners()}")
     before = rows(root, "key, id, finished", done)
-    said = finish(relax(root, cluster.environment))
+    wait.unlink()
+    said = finish(relax(root, environment))
     assert set(before) <= set(rows(root, "key, id, finished", done))  # nothing finished is lost or done again
     assert {status for (status,) in rows(root, "status")} <= {"converged", "unconverged", "failed"}
     assert len(rows(root, "id", "purpose = 'training' AND status != 'failed'")) == 60, said

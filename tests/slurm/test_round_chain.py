@@ -46,7 +46,7 @@ def test_chain_runs_through_and_the_array_shares_the_candidates(
     jobs = [word.rstrip(";") for word in said.split() if word.rstrip(";").isdigit()]
     assert len(jobs) == 6
     assert all(cluster.job(job)["Comment"] == "chain" for job in jobs)
-    state = cluster.finish(jobs[-1], 300)
+    state = cluster.finish(jobs[-1], 1200)
     logs = "\n".join(f"{path.name}:\n{path.read_text()}" for path in sorted(tmp_path.glob("*.out")))
     assert state == "COMPLETED", logs
     assert {cluster.state(job) for job in jobs} == {"COMPLETED"}

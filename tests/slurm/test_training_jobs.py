@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import signal
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,8 @@ def losses(run: Run, model: str) -> list[dict[str, float]]:
     """Every line of a model's metrics, without the times."""
     path = run.round(0).train(model) / "metrics.jsonl"
     lines = path.read_text().splitlines() if path.is_file() else []
-    return [{key: value for key, value in json.loads(line).items() if key != "seconds"} for line in lines]
+    whole = [json.loads(line) for line in lines if line.endswith("}")]  # the last one may be half-written
+    return [{key: value for key, value in line.items() if key != "seconds"} for line in whole]
 
 
 def log_of(run: Run, job: str) -> str:
@@ -50,6 +52,21 @@ def trains(cluster: Cluster, run: Run, job: str, model: str, restarts: int = 0) 
         return int(shown["Restarts"]) == restarts and len(losses(run, model)) > before + 1 and kept
 
     wait_until(ready, 120, lambda: f"{cluster.job(job)}\n{log_of(run, job)}")
+
+
+def slowed(cluster: Cluster, folder: Path, *models: str) -> str:
+    """A VOXTAL_ENV in which models train slowly until ``slow-MODEL`` in ``folder`` is removed: what is to happen before
+    the last step then does, also where this process or Slurm has to wait for a core."""
+    real = shutil.which("voxtal", path=cluster.environment["PATH"])
+    slowly = cluster.script.parents[2] / "tests" / "slowly.py"
+    program, environment = folder / "bin" / "voxtal", folder / "env"
+    program.parent.mkdir()
+    program.write_text(f'#!/bin/sh\nexec {sys.executable} {slowly} {real} "$@"\n')
+    program.chmod(0o755)
+    for model in models:
+        (folder / f"slow-{model}").touch()
+    environment.write_text(f"export PATH={program.parent}:$PATH SLOW_WHILE={folder}/slow\n")
+    return str(environment)
 
 
 @pytest.fixture(scope="module")
@@ -134,11 +151,16 @@ def test_warned_and_requeued_job_has_the_losses_of_an_undisturbed_one(
 ) -> None:
     """A job would end at its time limit or its preemption, start anew, or train something else after it."""
     run = copied(undisturbed, tmp_path / "run", untrained=LAST_TWO)
-    job = cluster.submit(SCRIPT, run.root, "--nodes=2", MODELS=" ".join(LAST_TWO))
+    environment = slowed(cluster, tmp_path, *LAST_TWO)
+    job = cluster.submit(SCRIPT, run.root, "--nodes=2", MODELS=" ".join(LAST_TWO), VOXTAL_ENV=environment)
     trains(cluster, run, job, "constraint")
     cluster.call("scancel", "--signal=USR1", "--batch", job)
+    wait_until(lambda: cluster.job(job)["Restarts"] == "1", 60, lambda: log_of(run, job))
+    (tmp_path / "slow-constraint").unlink()
     trains(cluster, run, job, "ccdcgan", restarts=1)
     cluster.call("scontrol", "requeue", job)
+    wait_until(lambda: "was ended from outside" in log_of(run, job), 90, lambda: log_of(run, job))
+    (tmp_path / "slow-ccdcgan").unlink()
     assert cluster.finish(job) == "COMPLETED", log_of(run, job)
     assert cluster.job(job)["Restarts"] == "2"
     assert "was warned, stopped in order and requeued" in log_of(run, job)
@@ -152,7 +174,8 @@ def test_stopped_job_carries_on_with_another_number_of_ranks(
 ) -> None:
     """A user who gets fewer nodes the next time would have to start anew. Here requeueing is forbidden, too."""
     run = copied(undisturbed, tmp_path / "run", untrained=("lattice-ae",))
-    job = cluster.submit(SCRIPT, run.root, "--nodes=2", "--no-requeue", MODELS="lattice-ae")
+    environment = slowed(cluster, tmp_path, "lattice-ae")
+    job = cluster.submit(SCRIPT, run.root, "--nodes=2", "--no-requeue", MODELS="lattice-ae", VOXTAL_ENV=environment)
     trains(cluster, run, job, "lattice-ae")
     cluster.call("scancel", "--signal=USR1", "--batch", job)
     assert cluster.finish(job) == "FAILED"
@@ -173,12 +196,13 @@ def test_time_limit_ends_in_a_requeue_and_scancel_in_none(cluster: Cluster, voxe
     limit = ("--time=2", "--signal=B:USR1@80")  # a warning 40 to 70 s after the start
     job = cluster.submit(SCRIPT, run.root, "--nodes=2", *limit, MODELS="lattice-ae", PARALLEL="ddp")
     wait_until(lambda: cluster.job(job)["Restarts"] == "1", 150, lambda: log_of(run, job))
-    assert "was warned, stopped in order and requeued" in log_of(run, job)
+    requeued = "was warned, stopped in order and requeued"  # the script says so when Slurm has counted it
+    wait_until(lambda: requeued in log_of(run, job), 60, lambda: log_of(run, job))
     assert load_checkpoint(run.round(0).train("lattice-ae") / "checkpoints")["step"] > 0
     cluster.call("scontrol", "update", f"JobId={job}", "TimeLimit=60")  # or it would be warned again and again
     trains(cluster, run, job, "lattice-ae", restarts=1)
     cluster.call("scancel", job)
-    wait_until(lambda: "was ended from outside" in log_of(run, job), 30, lambda: log_of(run, job))
+    wait_until(lambda: "was ended from outside" in log_of(run, job), 90, lambda: log_of(run, job))
     assert cluster.finish(job) == "CANCELLED"
     assert cluster.job(job)["Restarts"] == "1"
 
@@ -217,7 +241,7 @@ def endless(run: Run, folder: Path) -> Run:
     """A copy of a run whose training takes longer than any test."""
     twin = copied(run, folder)
     configuration = twin.root / "voxtal.toml"
-    configuration.write_text(configuration.read_text().replace("steps = 100\n", "steps = 100000\n"))
+    configuration.write_text(configuration.read_text().replace("steps = 100\n", "steps = 100000000\n"))
     return twin
 
 

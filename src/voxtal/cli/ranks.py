@@ -35,7 +35,9 @@ def enter(app: Callable[[], object]) -> NoReturn:
     except SystemExit as stop:
         code = stop.code
     if follows and code:
-        time.sleep(1)  # a launcher ends all ranks when the first one fails
+        # A launcher ends all ranks when the first one fails. Without MPI each finds wrong use by itself, and rank 0 may
+        # be seconds behind in loading modules.
+        time.sleep(10 if code == EXIT_USAGE and "mpi4py.MPI" not in sys.modules else 1)
     sys.exit(code)
 
 
