@@ -10,6 +10,7 @@ that their steps in the configuration take together. "Unrelated": as many traini
 nothing of each other: what the machine has for two, whoever averages.
 "All-reduce": what a step spends on averaging gradients, in it the wait for the slowest rank. "Tensors": one all-reduce
 for each gradient, instead of voxtal's single one for all of them; Horovod fuses them again unless its threshold is 0.
+On one node voxtal sums in memory that the ranks share, whoever started them; "its own sums" are Horovod's.
 """
 
 from __future__ import annotations
@@ -43,8 +44,12 @@ WAYS: dict[str, tuple[str, dict[str, str]]] = {
     "ddp, fp16": ("torchrun", {"COMPRESSION": "fp16"}),
     "horovod": ("mpirun", {}),
     "horovod, fp16": ("mpirun", {"COMPRESSION": "fp16"}),
-    "horovod, tensors": ("mpirun", {"TENSORS": "1"}),
-    "horovod, tensors, no fusion": ("mpirun", {"TENSORS": "1", "HOROVOD_FUSION_THRESHOLD": "0"}),
+    "horovod, its own sums": ("mpirun", {"OWN_SUMS": "1", "HOROVOD_CYCLE_TIME": "0.5"}),
+    "horovod, tensors": ("mpirun", {"TENSORS": "1", "HOROVOD_CYCLE_TIME": "0.5"}),
+    "horovod, tensors, no fusion": (
+        "mpirun",
+        {"TENSORS": "1", "HOROVOD_CYCLE_TIME": "0.5", "HOROVOD_FUSION_THRESHOLD": "0"},
+    ),
 }
 """Name -> launcher and what is set in the environment."""
 
@@ -80,6 +85,8 @@ def measure(arguments: argparse.Namespace) -> None:
     torch.set_num_threads(1)
     model = arguments.models[0]
     parallel: Any = data_parallel("auto", os.environ.get("COMPRESSION", "none"))
+    if "OWN_SUMS" in os.environ:
+        parallel._node_sums = None
     spent = [0.0]
     average = reduce_each_tensor if "TENSORS" in os.environ else parallel._sum_gradients
     parallel._sum_gradients = timed(average, spent)

@@ -137,7 +137,7 @@ def test_gradients_keep_their_places(layout: Callable[[torch.Tensor], torch.Tens
         parameter.grad = gradient
     parallel = DataParallel()
     parallel.size, parallel.compression = 2, compression
-    parallel.sum = lambda parts, dtype: 2 * torch.cat(list(parts)).to(dtype)  # type: ignore[method-assign]
+    parallel._sum_flat = lambda flat: flat.mul_(2)  # type: ignore[assignment, method-assign, return-value]
     optimizer = torch.optim.SGD(parameters, lr=1.0)
     parallel.prepare([], [optimizer])
     optimizer.step()
@@ -157,13 +157,26 @@ def test_batch_that_is_too_small_says_so() -> None:
         ({}, Launch("", 0, 1, 0)),
         ({"SLURM_PROCID": "0", "SLURM_JOB_ID": "7"}, Launch("", 0, 1, 0)),  # the batch script itself
         (
-            {"SLURM_PROCID": "3", "SLURM_STEP_NUM_TASKS": "4", "SLURM_LOCALID": "1", "PMI_SIZE": "4", "PMI_RANK": "3"},
+            {"SLURM_PROCID": "3", "SLURM_STEP_NUM_TASKS": "4", "SLURM_LOCALID": "1", "PMI_SIZE": "4", "PMI_RANK": "3"}
+            | {"SLURM_STEP_NUM_NODES": "2"},
             Launch("srun", 3, 4, 1),
         ),
         (
+            {"SLURM_PROCID": "3", "SLURM_STEP_NUM_TASKS": "4", "SLURM_LOCALID": "3", "SLURM_STEP_NUM_NODES": "1"},
+            Launch("srun", 3, 4, 3, one_node=True),
+        ),
+        (
             {"OMPI_COMM_WORLD_RANK": "1", "OMPI_COMM_WORLD_SIZE": "2", "OMPI_COMM_WORLD_LOCAL_RANK": "1"}
-            | {"SLURM_PROCID": "0", "SLURM_STEP_NUM_TASKS": "2"},
-            Launch("mpirun", 1, 2, 1),
+            | {"SLURM_PROCID": "0", "SLURM_STEP_NUM_TASKS": "2", "OMPI_COMM_WORLD_LOCAL_SIZE": "2"},
+            Launch("mpirun", 1, 2, 1, one_node=True),
+        ),
+        (
+            {"HOROVOD_RANK": "3", "HOROVOD_SIZE": "4", "HOROVOD_LOCAL_RANK": "1", "HOROVOD_LOCAL_SIZE": "2"},
+            Launch("horovodrun", 3, 4, 1),
+        ),
+        (
+            {"HOROVOD_RANK": "3", "HOROVOD_SIZE": "4", "HOROVOD_LOCAL_RANK": "3", "HOROVOD_LOCAL_SIZE": "4"},
+            Launch("horovodrun", 3, 4, 3, one_node=True),
         ),
         (
             {"PMI_RANK": "5", "PMI_SIZE": "8", "MPI_LOCALRANKID": "1", "SLURM_PROCID": "1"}

@@ -11,7 +11,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import lru_cache
+from datetime import timedelta
 from typing import Any
 
 import torch
@@ -19,6 +19,10 @@ from torch import Tensor, nn
 
 from voxtal.errors import EXIT_FAILED, RankLost, UserError
 from voxtal.parallel.layers import globalize
+from voxtal.parallel.node_sums import NodeSums, views_like
+
+PATIENCE = timedelta(minutes=30)
+"""A rank that is gone is noticed at once by its connections; this is for one that hangs."""
 
 _BLOCK, _MOST_BLOCKS = 16, 32
 """Rows of a batch whose noise is drawn together, at least; and how many blocks, at most: each costs a new seed."""
@@ -89,6 +93,7 @@ class DataParallel:
     local_rank = 0
     compression = "none"
     batch = Share(0, 0, 0, 1.0)
+    _node_sums: NodeSums | None = None
 
     def split(self, total: int) -> Share:
         """Begin a batch of ``total`` rows: this rank's share of it.
@@ -118,20 +123,21 @@ class DataParallel:
     def _sum_gradients(self, optimizer: torch.optim.Optimizer) -> None:
         """Give ``optimizer`` the gradients of the whole batch. They are of use until the next ones are summed."""
         parameters = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
-        gradients = [_in_one_block(p.grad) for p in parameters]
-        sizes = [gradient.numel() for gradient in gradients]
-        dtype = torch.float16 if self.compression == "fp16" else gradients[0].dtype
-        flat = [gradient.as_strided((size,), (1,)) for gradient, size in zip(gradients, sizes, strict=True)]
-        sums = self.sum(flat, dtype).to(gradients[0].dtype).split(sizes)
-        for parameter, gradient, total in zip(parameters, gradients, sums, strict=True):
-            parameter.grad = total.as_strided(gradient.shape, gradient.stride())
+        gradients = [p.grad for p in parameters]
+        dtype = gradients[0].dtype
+        sums = self.sum(gradients, torch.float16 if self.compression == "fp16" else dtype)
+        if self.compression == "fp16":
+            sums = [total.to(dtype) for total in sums]
+        for parameter, total in zip(parameters, sums, strict=True):
+            parameter.grad = total
 
     def mean(self, values: Mapping[str, float]) -> dict[str, float]:
         """Mean over all ranks of each value, by share of the batch. Collective."""
         if self.size == 1:
             return dict(values)
         own = torch.tensor(list(values.values()), dtype=torch.float64) * self.batch.weight
-        return dict(zip(values, self.sum([own], own.dtype).tolist(), strict=True))
+        (mean,) = self.sum([own], own.dtype)
+        return dict(zip(values, mean.tolist(), strict=True))
 
     def bcast(self, value: Any, root: int = 0) -> Any:
         """``value`` of rank ``root`` on every rank; it is pickled. Collective."""
@@ -144,24 +150,19 @@ class DataParallel:
     def close(self) -> None:
         """Part from the other ranks, when all is done. Collective."""
 
-    def sum(self, parts: Sequence[Tensor], dtype: torch.dtype) -> Tensor:
-        """Sum over all ranks of flat ``parts``, one after the other (n,); it lasts until the next sum. Collective."""
-        return torch.cat(list(parts)).to(dtype)
+    def sum(self, parts: Sequence[Tensor], dtype: torch.dtype) -> Sequence[Tensor]:
+        """Sum over all ranks of each of ``parts``, in its shape; they last until the next sum. Collective."""
+        with reaching_all_ranks(self.rank, self.size):
+            if self._node_sums and parts[0].device.type == "cpu":
+                return self._node_sums.sum(parts, dtype)
+            flat = torch.empty(sum(part.numel() for part in parts), dtype=dtype, device=parts[0].device)
+            sums = views_like(parts, flat)
+            torch._foreach_copy_(sums, list(parts))
+            self._sum_flat(flat)
+            return sums
 
-
-def _in_one_block(tensor: Tensor) -> Tensor:
-    """With every place of its memory taken once, in whatever order of axes: a channels-last tensor is left as it is."""
-    return tensor if _is_one_block(tensor.shape, tensor.stride()) else tensor.contiguous()
-
-
-@lru_cache(maxsize=1024)
-def _is_one_block(shape: tuple[int, ...], strides: tuple[int, ...]) -> bool:
-    expected = 1
-    for stride, length in sorted(zip(strides, shape, strict=True)):
-        if length != 1 and stride != expected:
-            return False
-        expected *= length
-    return True
+    def _sum_flat(self, flat: Tensor) -> None:
+        """Make of ``flat`` (n,) its sum over all ranks."""
 
 
 @contextmanager
@@ -188,6 +189,8 @@ class Launch:
     rank: int
     size: int
     local_rank: int
+    one_node: bool = False
+    """All ranks are known to be on the node of this one."""
 
 
 def launch_of(environment: Mapping[str, str]) -> Launch:
@@ -199,15 +202,20 @@ def launch_of(environment: Mapping[str, str]) -> Launch:
     if "TORCHELASTIC_RUN_ID" in environment:
         return Launch("torchrun", number("RANK"), number("WORLD_SIZE", 1), number("LOCAL_RANK"))
     if "HOROVOD_RANK" in environment:
-        return Launch("horovodrun", number("HOROVOD_RANK"), number("HOROVOD_SIZE", 1), number("HOROVOD_LOCAL_RANK"))
+        rank, size, local_rank = number("HOROVOD_RANK"), number("HOROVOD_SIZE", 1), number("HOROVOD_LOCAL_RANK")
+        return Launch("horovodrun", rank, size, local_rank, number("HOROVOD_LOCAL_SIZE") == size)
     if "OMPI_COMM_WORLD_SIZE" in environment:
-        prefix = "OMPI_COMM_WORLD_"
-        return Launch("mpirun", number(f"{prefix}RANK"), number(f"{prefix}SIZE"), number(f"{prefix}LOCAL_RANK"))
+        rank, size, local_rank, local_size = (
+            number(f"OMPI_COMM_WORLD_{name}") for name in ("RANK", "SIZE", "LOCAL_RANK", "LOCAL_SIZE")
+        )
+        return Launch("mpirun", rank, size, local_rank, local_size == size)
     tasks = number("SLURM_STEP_NUM_TASKS", 1)
     if "PMI_SIZE" in environment and number("PMI_SIZE") != tasks:  # MPICH's mpirun, which starts itself by srun
-        return Launch("mpirun", number("PMI_RANK"), number("PMI_SIZE", 1), number("MPI_LOCALRANKID"))
+        size = number("PMI_SIZE")
+        return Launch("mpirun", number("PMI_RANK"), size, number("MPI_LOCALRANKID"), number("MPI_LOCALNRANKS") == size)
     if tasks > 1 and "SLURM_PROCID" in environment:
-        return Launch("srun", number("SLURM_PROCID"), tasks, number("SLURM_LOCALID"))
+        one_node = number("SLURM_STEP_NUM_NODES") == 1
+        return Launch("srun", number("SLURM_PROCID"), tasks, number("SLURM_LOCALID"), one_node)
     return Launch("", 0, 1, 0)
 
 

@@ -68,8 +68,8 @@ class _GlobalBatchNorm(nn.BatchNorm2d):
         found = torch.batch_norm_update_stats(x.to(self.weight.dtype), None, None, 0.0)
         own_mean, own_variance = (own.double() for own in found)
         share = x.numel() / x.shape[1] / n
-        moments = self.parallel.sum([own_mean * share, (own_variance + own_mean.square()) * share], torch.float64)
-        mean, square = moments.clone().chunk(2)
+        moments = [own_mean * share, (own_variance + own_mean.square()) * share]
+        mean, square = (moment.clone() for moment in self.parallel.sum(moments, torch.float64))
         return mean.to(self.weight.dtype), (square - mean.square()).clamp_(min=0).to(self.weight.dtype)
 
     def _check_input_dim(self, x: Tensor) -> None:
@@ -105,7 +105,9 @@ class _Normalized(torch.autograd.Function):
         of_x, of_weight, of_bias = torch.ops.aten.native_batch_norm_backward(
             gradient, x, weight, mean, variance, None, None, False, ctx.eps, [True, True, True]
         )  # of constant statistics
-        of_all_weights, of_all_biases = ctx.parallel.sum([of_weight, of_bias], of_weight.dtype).clone().chunk(2)
+        of_all_weights, of_all_biases = (
+            total.clone() for total in ctx.parallel.sum([of_weight, of_bias], of_weight.dtype)
+        )
         scale = torch.rsqrt(variance + ctx.eps)
         slope = -weight * scale.square() * of_all_weights / ctx.n
         offset = -weight * scale * of_all_biases / ctx.n - slope * mean

@@ -12,6 +12,8 @@ import socket
 import struct
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +26,26 @@ _READY = b"."
 _RANK = struct.Struct("=q")
 _CREDENTIALS = struct.Struct("=3i")
 """Of a connected process: its number, its user and group."""
+
+
+@dataclass(frozen=True)
+class _Views:
+    """Of the shared memory, for parts of one layout.
+
+    Attributes
+    ----------
+    own
+        Where this rank puts its parts.
+    stripes
+        The stretch of every rank's place that this rank sums, into the first.
+    total, sums
+        All of the sums (n,), and each in the shape of its part.
+    """
+
+    own: list[Tensor]
+    stripes: list[Tensor]
+    total: Tensor
+    sums: list[Tensor]
 
 
 class NodeSums:
@@ -53,41 +75,51 @@ class NodeSums:
     ) -> None:
         self.rank, self.size, self._peers, self._between_nodes = rank, size, peers, between_nodes
         self._memory, self._turn = self._room_for(1), 0
+        self._views: dict[Any, _Views] = {}
 
-    def sum(self, parts: Sequence[Tensor], dtype: torch.dtype) -> Tensor:
-        """Sum over all ranks of flat ``parts`` on the CPU, one after the other.
+    def sum(self, parts: Sequence[Tensor], dtype: torch.dtype) -> list[Tensor]:
+        """Sum over all ranks of each of ``parts`` on the CPU.
 
         Returns
         -------
-        Tensor
-            (n,), the same on all ranks to the last bit. It lies in the shared memory: others may read what is written
-            into it, and the next sum but one is written over it.
+        list of Tensor
+            Each in the shape of its part, the same on all ranks to the last bit. They lie in the shared memory: others
+            may read what is written into it, and the next sum but one is written over it.
         """
-        n = sum(part.numel() for part in parts)
         self._turn = 1 - self._turn  # the other places may still be read by a slower rank
-        places = self._places(n, dtype)
-        torch.cat(list(parts), out=places[self.rank])
+        views = self._views_of(parts, dtype)
+        torch._foreach_copy_(views.own, list(parts))
         self._wait_for_all()
-        first, last = (n * rank // self.size for rank in (self.rank, self.rank + 1))
-        for other in places[1:]:  # each rank sums a part
-            places[0, first:last] += other[first:last]
+        for other in views.stripes[1:]:  # each rank sums a part
+            views.stripes[0] += other
         self._wait_for_all()
         if self._between_nodes:
             if self.rank == 0:
-                self._between_nodes(places[0])
+                self._between_nodes(views.total)
             self._wait_for_all()
-        return places[0]
+        return views.sums
 
     def close(self) -> None:
         for peer in self._peers:
             peer.close()
 
-    def _places(self, n: int, dtype: torch.dtype) -> Tensor:
-        """One for each rank (size, n)."""
-        n_bytes = n * dtype.itemsize
-        if n_bytes > self._memory.shape[-1]:
-            self._memory = self._room_for(n_bytes)
-        return self._memory[self._turn, :, :n_bytes].view(dtype)
+    def _views_of(self, parts: Sequence[Tensor], dtype: torch.dtype) -> _Views:
+        """They are kept: to make one takes as long as to sum a small layer, and networks have few layouts."""
+        layout = (self._turn, dtype, *[(part.shape, part.stride()) for part in parts])
+        if layout not in self._views:
+            n = sum(part.numel() for part in parts)
+            if n * dtype.itemsize > self._memory.shape[-1]:
+                self._views.clear()
+                self._memory = self._room_for(n * dtype.itemsize)
+            places = self._memory[self._turn, :, : n * dtype.itemsize].view(dtype)
+            first, last = (n * rank // self.size for rank in (self.rank, self.rank + 1))
+            self._views[layout] = _Views(
+                own=views_like(parts, places[self.rank]),
+                stripes=[place[first:last] for place in places],
+                total=places[0],
+                sums=views_like(parts, places[0]),
+            )
+        return self._views[layout]
 
     def _room_for(self, n_bytes: int) -> Tensor:
         """Two places for each rank (2, size, at least n_bytes)."""
@@ -102,6 +134,26 @@ class NodeSums:
             peer.sendall(_READY)
         if self.rank:
             _received(self._peers[0], len(_READY), "the first rank of its node")
+
+
+def views_like(parts: Sequence[Tensor], flat: Tensor) -> list[Tensor]:
+    """Of ``flat`` (n,), one after the other, each in the shape of its part and if possible its order in memory."""
+    views, begin = [], flat.storage_offset()
+    for part in parts:
+        views.append(flat.as_strided(part.shape, _strides_of_block(part.shape, part.stride()), begin))
+        begin += part.numel()
+    return views
+
+
+@lru_cache(maxsize=1024)
+def _strides_of_block(shape: tuple[int, ...], strides: tuple[int, ...]) -> tuple[int, ...]:
+    """``strides`` where they take every place of a block once, in whatever order of axes; else those of C."""
+    expected = 1
+    for stride, length in sorted(zip(strides, shape, strict=True)):
+        if length != 1 and stride != expected:
+            return torch.empty(shape, device="meta").stride()
+        expected *= length
+    return strides
 
 
 def join_node(

@@ -6,8 +6,7 @@ import atexit
 import os
 import shutil
 import subprocess
-from collections.abc import Mapping, Sequence
-from datetime import timedelta
+from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
@@ -17,18 +16,14 @@ import torch.distributed.nn.functional  # not later: its default arguments would
 from torch import Tensor
 
 from voxtal.errors import UserError
-from voxtal.parallel.data_parallel import DataParallel, Launch, reaching_all_ranks
+from voxtal.parallel.data_parallel import PATIENCE, DataParallel, Launch, reaching_all_ranks
 from voxtal.parallel.node_sums import NodeSums, join_node
-
-_PATIENCE = timedelta(minutes=30)
-"""A rank that is gone is noticed at once by its connections; this is for one that hangs."""
 
 
 class TorchDistributed(DataParallel):
     """All ranks that torchrun or srun started."""
 
     name = "ddp"
-    _node_sums: NodeSums | None = None
 
     def __init__(self, launch: Launch, compression: str) -> None:
         if launch.launcher == "srun":
@@ -43,7 +38,7 @@ class TorchDistributed(DataParallel):
         self.compression = compression
         backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
         with reaching_all_ranks(self.rank, self.size):
-            dist.init_process_group(backend, rank=self.rank, world_size=self.size, timeout=_PATIENCE)
+            dist.init_process_group(backend, rank=self.rank, world_size=self.size, timeout=PATIENCE)
             atexit.register(self.close)  # Gloo's threads abort a process whose Python ends before them
             self._node_sums = self._on_processors()
 
@@ -60,17 +55,12 @@ class TorchDistributed(DataParallel):
         if dist.is_initialized():
             dist.destroy_process_group()
 
-    def sum(self, parts: Sequence[Tensor], dtype: torch.dtype) -> Tensor:
-        with reaching_all_ranks(self.rank, self.size):
-            if self._node_sums and parts[0].device.type == "cpu":
-                return self._node_sums.sum(parts, dtype)
-            total = torch.cat(list(parts)).to(dtype)
-            dist.all_reduce(total)
-            return total
+    def _sum_flat(self, flat: Tensor) -> None:
+        dist.all_reduce(flat)
 
     def _on_processors(self) -> NodeSums | None:
         """Sums of what lies in the processors' memory; None leaves them to Gloo."""
-        joined = join_node(self.rank, self._gathered, _PATIENCE.total_seconds())
+        joined = join_node(self.rank, self._gathered, PATIENCE.total_seconds())
         if joined is None:
             return None
         nodes, peers = joined
