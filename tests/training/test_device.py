@@ -8,6 +8,8 @@ import sys
 import pytest
 
 PROGRAM = """
+import ctypes
+ctypes.CDLL(None).prctl(41, 1, 0, 0, 0)  # PR_SET_THP_DISABLE: huge pages would be few, and come with the machine
 import resource, torch
 from voxtal.training.device import keep_freed_memory
 

@@ -282,8 +282,9 @@ class TwoRanks(DataParallel):
     def mean(self, values: Mapping[str, float]) -> dict[str, float]:
         done = len(self.task.done)
         self.asked.append(done)
-        other = {**values, "stop": float(done >= self.stopped), "seconds": self.seconds}
-        return {name: (value + other[name]) / 2 for name, value in values.items()}
+        other = {**values, "stop": float(done >= self.stopped)}
+        means = {name: (value + other[name]) / 2 for name, value in values.items()}
+        return means | {"seconds": self.seconds}  # not what this machine took
 
     def trains(self, folder: Path) -> None:
         self.task = LineTask()

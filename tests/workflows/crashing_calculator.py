@@ -1,10 +1,12 @@
-"""Calculators that leave something behind: a dead process, a running program."""
+"""Calculators that leave something behind (a dead process, a running program), and one that waits to be let go."""
 
 import os
 import signal
 import subprocess
+import time
 
 from voxtal.calculators.base import Calculator, Method
+from voxtal.calculators.emt import EMTCalculator
 
 
 class Crashing(Calculator):
@@ -34,3 +36,12 @@ class Starting(Crashing):
         folder.mkdir(parents=True)
         with subprocess.Popen(["sleep", "1000"]) as program:
             (folder / "pid").write_text(str(program.pid))
+
+
+class Held(EMTCalculator):
+    """EMT, but a structure of more than four atoms waits while the file $HELD is there."""
+
+    def relax(self, structure, settings, folder=None):
+        while len(structure) > 4 and os.path.exists(os.environ["HELD"]):
+            time.sleep(0.02)
+        return super().relax(structure, settings, folder)

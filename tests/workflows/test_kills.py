@@ -24,6 +24,8 @@ def finished(ledger: Path) -> dict[str, tuple[str, float, str]]:
     if not ledger.is_file():
         return {}
     with sqlite3.connect(ledger, timeout=30) as connection:
+        if not connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'calculations'").fetchone():
+            return {}  # killed before the tables were there
         rows = connection.execute(
             "SELECT key, status, finished, relaxed FROM calculations WHERE status NOT IN ('waiting', 'running')"
         ).fetchall()

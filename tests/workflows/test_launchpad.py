@@ -28,7 +28,7 @@ def relax(root: Path, environment: dict[str, str], *more: str) -> subprocess.Com
     StructureSet.from_structures([copper], ["a"]).write(root / "in.h5")
     voxtal = str(Path(sys.executable).with_name("voxtal"))
     command = [voxtal, "relax", "in.h5", "-o", "out.h5", "--set", "relax.backend=fireworks", *more]
-    return subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True, timeout=120)
+    return subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True, timeout=600)
 
 
 def test_a_workflow_that_fizzles_is_a_failed_row_with_its_reason(tmp_path: Path, environment: dict[str, str]) -> None:

@@ -79,8 +79,8 @@ VALUE_TYPE = np.dtype("<f2")
 LEVEL_TYPE = np.dtype("<u2")
 MAX_LEVEL = 65535
 
-UNREADABLE = (OSError, KeyError, RuntimeError, ValueError, TypeError, AttributeError)
-"""What reading a missing or damaged HDF5 file raises: a flipped bit may change even the type of what is read."""
+UNREADABLE = (OSError, LookupError, RuntimeError, ValueError, TypeError, AttributeError, OverflowError, MemoryError)
+"""What reading a missing or damaged HDF5 file raises: a flipped bit may change the type or the size of what is read."""
 
 Settings = VoxelsConfig | DensityConfig
 
