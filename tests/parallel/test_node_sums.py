@@ -75,6 +75,20 @@ def test_sums_are_sums(size: int, lengths: list[list[int]], dtype: torch.dtype) 
             assert torch.equal(result, torch.stack([torch.cat(own[position]) for own in terms]).sum(0).to(dtype))
 
 
+@pytest.mark.parametrize("root", [0, 2])
+def test_messages_reach_all_ranks(root: int) -> None:
+    """Ranks would start from other weights than rank 0 read, or take a part of them for the whole."""
+    longer_than_a_socket_holds = "x" * 3_000_000
+
+    def told(rank: int, peers: list[socket.socket]) -> list[object]:
+        node = NodeSums(rank, 4, peers)
+        first = node.bcast((rank, longer_than_a_socket_holds), root)
+        (between,) = node.sum([torch.ones(1)], torch.float32)
+        return [first, float(between), node.bcast(None if rank == root else "of another rank", root)]
+
+    assert on_ranks(4, told) == [[(root, longer_than_a_socket_holds), 4.0, None]] * 4
+
+
 def test_all_ranks_get_the_same_bits() -> None:
     """Weights of ranks that round differently drift apart, unseen."""
     terms = torch.randn(5, 1000)
@@ -116,6 +130,7 @@ for length in (10, 1_500_001, 10):
     values = torch.arange(length, dtype=torch.float32) % 97 + ranks.rank
     expected = sum(torch.arange(length) % 97 + rank for rank in range(ranks.size))
     assert torch.equal(torch.cat(list(ranks.sum([values[:4], values[4:]], torch.float32))), expected.float())
+    assert ranks.bcast(ranks.rank, root=1) == 1
 ranks.close()
 """
 

@@ -55,6 +55,8 @@ class HorovodRanks(DataParallel):
 
     def bcast(self, value: Any, root: int = 0) -> Any:
         with reaching_all_ranks(self.rank, self.size):
+            if self._node_sums:
+                return self._node_sums.bcast(value, root)
             # its own name for it is the type's, which may differ between ranks: they would wait for each other
             return self._hvd.broadcast_object(value, root_rank=root, name="bcast")
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import mmap
 import os
+import pickle
 import socket
 import struct
 import time
@@ -24,8 +25,10 @@ _POLLED_SECONDS = 5e-4
 """A core that falls asleep while a process waits takes a tenth of a millisecond to wake up."""
 _READY = b"."
 _RANK = struct.Struct("=q")
+_LENGTH = struct.Struct("=q")
 _CREDENTIALS = struct.Struct("=3i")
 """Of a connected process: its number, its user and group."""
+_FIRST = "the first rank of its node"
 
 
 @dataclass(frozen=True)
@@ -99,6 +102,18 @@ class NodeSums:
             self._wait_for_all()
         return views.sums
 
+    def bcast(self, value: Any, root: int = 0) -> Any:
+        """``value`` of rank ``root`` on every rank; it is pickled. Not between nodes."""
+        if self.rank == 0:
+            message = _message_from(self._peers[root - 1], f"rank {root} of its node") if root else pickle.dumps(value)
+            for peer in self._peers:
+                peer.sendall(_LENGTH.pack(len(message)) + message)
+            return pickle.loads(message)
+        if self.rank == root:
+            message = pickle.dumps(value)
+            self._peers[0].sendall(_LENGTH.pack(len(message)) + message)
+        return pickle.loads(_message_from(self._peers[0], _FIRST))
+
     def close(self) -> None:
         for peer in self._peers:
             peer.close()
@@ -133,7 +148,7 @@ class NodeSums:
         for peer in self._peers:
             peer.sendall(_READY)
         if self.rank:
-            _received(self._peers[0], len(_READY), "the first rank of its node")
+            _received(self._peers[0], len(_READY), _FIRST)
 
 
 def views_like(parts: Sequence[Tensor], flat: Tensor) -> list[Tensor]:
@@ -228,7 +243,7 @@ def _shared_memory(rank: int, peers: Sequence[socket.socket], n_bytes: int) -> T
     else:
         _, handles, _, _ = socket.recv_fds(peers[0], len(_READY), 1)
         if not handles:
-            raise ConnectionError("the first rank of its node closed its connection")
+            raise ConnectionError(f"{_FIRST} closed its connection")
         handle = handles[0]
     try:
         return torch.frombuffer(mmap.mmap(handle, n_bytes), dtype=torch.uint8)
@@ -236,16 +251,22 @@ def _shared_memory(rank: int, peers: Sequence[socket.socket], n_bytes: int) -> T
         os.close(handle)
 
 
+def _message_from(peer: socket.socket, who: str) -> bytes:
+    (length,) = _LENGTH.unpack(_received(peer, _LENGTH.size, who))
+    return _received(peer, length, who)
+
+
 def _received(peer: socket.socket, n_bytes: int, who: str) -> bytes:
+    message = bytearray()
     end = time.perf_counter() + _POLLED_SECONDS
-    while time.perf_counter() < end:
+    while len(message) < n_bytes:
+        missing = n_bytes - len(message)
         try:
-            message = os.read(peer.fileno(), n_bytes)
-            break
-        except BlockingIOError:  # as the socket's own recv would, only after its timeout
+            part = os.read(peer.fileno(), missing) if time.perf_counter() < end else peer.recv(missing)
+        except BlockingIOError:  # of the read; recv waits
             os.sched_yield()
-    else:
-        message = peer.recv(n_bytes, socket.MSG_WAITALL)
-    if len(message) < n_bytes:
-        raise ConnectionError(f"{who} closed its connection")
-    return message
+            continue
+        if not part:
+            raise ConnectionError(f"{who} closed its connection")
+        message += part
+    return bytes(message)
