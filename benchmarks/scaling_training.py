@@ -11,6 +11,7 @@ nothing of each other: what the machine has for two, whoever averages.
 "All-reduce": what a step spends on averaging gradients, in it the wait for the slowest rank. "Tensors": one all-reduce
 for each gradient, instead of voxtal's single one for all of them; Horovod fuses them again unless its threshold is 0.
 On one node voxtal sums in memory that the ranks share, whoever started them; "its own sums" are Horovod's.
+"Waiting only": ranks wait for each other in every step and sum no gradients: what the machine leaves for any sums.
 """
 
 from __future__ import annotations
@@ -42,13 +43,14 @@ WAYS: dict[str, tuple[str, dict[str, str]]] = {
     "unrelated": ("each", {}),
     "ddp": ("torchrun", {}),
     "ddp, fp16": ("torchrun", {"COMPRESSION": "fp16"}),
+    "ddp, waiting only": ("torchrun", {"GRADIENTS": "waiting only"}),
     "horovod": ("mpirun", {}),
     "horovod, fp16": ("mpirun", {"COMPRESSION": "fp16"}),
     "horovod, its own sums": ("mpirun", {"OWN_SUMS": "1", "HOROVOD_CYCLE_TIME": "0.5"}),
-    "horovod, tensors": ("mpirun", {"TENSORS": "1", "HOROVOD_CYCLE_TIME": "0.5"}),
+    "horovod, tensors": ("mpirun", {"GRADIENTS": "each tensor", "HOROVOD_CYCLE_TIME": "0.5"}),
     "horovod, tensors, no fusion": (
         "mpirun",
-        {"TENSORS": "1", "HOROVOD_CYCLE_TIME": "0.5", "HOROVOD_FUSION_THRESHOLD": "0"},
+        {"GRADIENTS": "each tensor", "HOROVOD_CYCLE_TIME": "0.5", "HOROVOD_FUSION_THRESHOLD": "0"},
     ),
 }
 """Name -> launcher and what is set in the environment."""
@@ -63,6 +65,15 @@ def reduce_each_tensor(optimizer: torch.optim.Optimizer) -> None:
     handles = [hvd.allreduce_async_(tensor, name=f"g{i}", op=hvd.Average) for i, tensor in enumerate(flat)]
     for gradient, handle in zip(gradients, handles, strict=True):
         gradient.copy_(hvd.synchronize(handle).view_as(gradient))
+
+
+def waiting_only(parallel: Any) -> Any:
+    """The smallest sum that there is, instead of those of the gradients."""
+
+    def wait(_optimizer: torch.optim.Optimizer) -> None:
+        parallel.sum([torch.zeros(1)], torch.float32)
+
+    return wait
 
 
 def timed(function: Any, spent: list[float]) -> Any:
@@ -88,7 +99,8 @@ def measure(arguments: argparse.Namespace) -> None:
     if "OWN_SUMS" in os.environ:
         parallel._node_sums = None
     spent = [0.0]
-    average = reduce_each_tensor if "TENSORS" in os.environ else parallel._sum_gradients
+    other_ways = {"each tensor": reduce_each_tensor, "waiting only": waiting_only(parallel)}
+    average = other_ways.get(os.environ.get("GRADIENTS", ""), parallel._sum_gradients)
     parallel._sum_gradients = timed(average, spent)
     section = f"train.{section_of(model).replace('-', '_')}"
     batch = arguments.batch or train_config(arguments, model).batch_size
